@@ -1,0 +1,575 @@
+"""Everything that can be set, in one place: each knob with its unit, its default and why.
+
+The models are frozen: a configuration is a snapshot, replaced as a whole at reload. Field names
+are the YAML keys. ``docs/configuration.md`` has a heading per knob and ``conf/full.yaml`` shows
+each at its default; a test holds the three together.
+
+Quantities carry their unit in the file (``10s``, ``500ms``, ``16KiB``) and are plain numbers
+here: seconds as ``float``, bytes as ``int``. What can only be judged with two knobs in view (a
+certificate in a passthrough listener, a pool that does not exist) is judged in
+``config/loader.py``, which reports all mistakes at once with their lines, and fills in what
+follows from elsewhere (a pool's transport, a backend's default port).
+"""
+
+import re
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
+
+SRA_PATH = "/sra_{BA195980-CD49-458b-9E23-C84EE0ADCD75}/"
+"""The URI of SSTP ([MS-SSTP] 2.2.1); the whole world uses this one GUID."""
+
+# --- quantities, addresses, names -----------------------------------------------------------
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|h|d)")
+_DURATION_UNITS = (("d", 86400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0), ("ms", 0.001))
+_SIZE = re.compile(r"(\d+) ?(B|KiB|MiB|GiB)")
+_SIZE_UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1))
+
+
+def parse_duration(value: object) -> float:
+    """Turn ``10s``, ``500ms``, ``2m``, ``1h`` or ``0`` into seconds.
+
+    Raises ValueError for anything else: a bare number would leave the unit to guesswork.
+    """
+    if value in (0, "0") and not isinstance(value, bool):
+        return 0.0
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"expected a duration such as 10s, 500ms or 2m, got {value!r}")
+    return float(match[1]) * dict(_DURATION_UNITS)[match[2]]
+
+
+def format_duration(seconds: float) -> str:
+    """Show seconds in the largest unit that keeps the number whole, e.g. ``11m``."""
+    if seconds == 0:
+        return "0"
+    for unit, size in _DURATION_UNITS:
+        count = round(seconds / size, 6)
+        if count >= 1 and count == int(count):
+            return f"{int(count)}{unit}"
+    return f"{seconds:g}s"
+
+
+def parse_size(value: object) -> int:
+    """Turn ``16KiB``, ``1MiB`` or ``512B`` into bytes. Raises ValueError for anything else."""
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"expected a size such as 16KiB, 1MiB or 512B, got {value!r}")
+    return int(match[1]) * dict(_SIZE_UNITS)[match[2]]
+
+
+def format_size(size: int) -> str:
+    """Show bytes in the largest binary unit that keeps the number whole, e.g. ``16KiB``."""
+    for unit, factor in _SIZE_UNITS:
+        if size >= factor and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return f"{size}B"
+
+
+class Endpoint(NamedTuple):
+    """A TCP address: a host (IPv4, IPv6 or a name) and a port (None: the usual one)."""
+
+    host: str
+    port: int | None = None
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port is None else f"{host}:{self.port}"
+
+    @property
+    def is_name(self) -> bool:
+        """Whether the host must be resolved."""
+        try:
+            ip_address(self.host)
+        except ValueError:
+            return True
+        return False
+
+
+_ENDPOINT = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>\d{1,5}))?"
+)
+
+
+def parse_endpoint(value: object) -> Endpoint:
+    """Turn ``10.0.0.11:443``, ``[::]:443`` or ``rras1.example.test`` into an Endpoint.
+
+    Raises ValueError, among others for an IPv6 address without brackets.
+    """
+    if isinstance(value, Endpoint):
+        return value
+    match = _ENDPOINT.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        hint = " (write IPv6 in brackets: [::1]:443)" if str(value).count(":") > 1 else ""
+        raise ValueError(f"expected an address such as 10.0.0.11:443, got {value!r}{hint}")
+    port = None if match["port"] is None else int(match["port"])
+    if port is not None and port > 65535:
+        raise ValueError(f"expected a port from 0 to 65535, got {port}")
+    if match["v6"] is not None:
+        ip_address(match["v6"])
+    return Endpoint(match["v6"] or match["host"], port)
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^(\d+(\.\d+)? ?(ms|s|m|h|d)|0)$"}),
+]
+"""A duration in seconds; in the file with its unit: ``10s``."""
+
+Bytes = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    PlainSerializer(format_size, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+ ?(B|KiB|MiB|GiB)$"}),
+]
+"""A size in bytes; in the file with its unit: ``16KiB``."""
+
+Address = Annotated[
+    Endpoint,
+    BeforeValidator(parse_endpoint),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string"}),
+]
+Network = IPv4Network | IPv6Network
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+Sha256Hex = Annotated[
+    str,
+    BeforeValidator(lambda v: v.replace(":", "").lower() if isinstance(v, str) else v),
+    StringConstraints(pattern=r"^[0-9a-f]{64}$"),
+]
+"""A SHA-256 as 64 hex digits; colons are allowed in the file."""
+
+StatusRange = Annotated[str, StringConstraints(pattern=r"^[1-5]\d\d(-[1-5]\d\d)?$")]
+"""An HTTP status or a range of them: ``401`` or ``200-299``."""
+
+
+class Mode(StrEnum):
+    """How a listener carries a call."""
+
+    PASSTHROUGH = "passthrough"
+    OFFLOAD = "offload"
+    REENCRYPT = "reencrypt"
+
+    @property
+    def terminates_tls(self) -> bool:
+        """Whether the client's TLS ends here."""
+        return self is not Mode.PASSTHROUGH
+
+
+class Transport(StrEnum):
+    """What a backend speaks on its port."""
+
+    TLS = "tls"
+    PLAIN = "plain"
+
+    @property
+    def port(self) -> int:
+        """The usual port: 443 or 80."""
+        return 443 if self is Transport.TLS else 80
+
+
+class Strategy(StrEnum):
+    """Who is asked first when affinity has no answer."""
+
+    ROUND_ROBIN = "round_robin"
+    WEIGHTED_ROUND_ROBIN = "weighted_round_robin"
+    LEAST_CALLS = "least_calls"
+    SOURCE_HASH = "source_hash"
+
+
+class Standing(StrEnum):
+    """The operator's word on a backend."""
+
+    ACTIVE = "active"
+    DRAINING = "draining"
+    OFF = "off"
+
+
+class CheckMethod(StrEnum):
+    """How a backend is asked whether it is well."""
+
+    HTTPS = "https"
+    HTTP = "http"
+    SSTP = "sstp"
+    LOGIN = "login"
+    TCP = "tcp"
+
+
+class CheckPreset(StrEnum):
+    """Products whose timing and judgement a check can imitate."""
+
+    KEMP = "kemp"
+    F5 = "f5"
+
+
+class Verify(StrEnum):
+    """How a backend's certificate is verified."""
+
+    CA = "ca"
+    PIN = "pin"
+    OFF = "off"
+
+
+class MismatchPolicy(StrEnum):
+    """What to do when a backend expects another certificate than we serve."""
+
+    REFUSE = "refuse"
+    WARN = "warn"
+    OFF = "off"
+
+
+class OnDown(StrEnum):
+    """What happens to running calls when their backend goes down."""
+
+    KEEP = "keep"
+    CLOSE = "close"
+
+
+class ProxyVersion(StrEnum):
+    """Which PROXY protocol preface a backend is sent."""
+
+    OFF = "off"
+    V1 = "v1"
+    V2 = "v2"
+
+
+class TlsVersion(StrEnum):
+    """TLS versions we speak; older ones are not offered at all."""
+
+    TLS12 = "1.2"
+    TLS13 = "1.3"
+
+
+class Follow(StrEnum):
+    """How much of the SSTP conversation a terminating listener looks at."""
+
+    FULL = "full"
+    OPENING = "opening"
+    OFF = "off"
+
+
+class LogFormat(StrEnum):
+    """How log lines look; ``auto`` is human on a terminal and JSON elsewhere."""
+
+    AUTO = "auto"
+    HUMAN = "human"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least severe level that is written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Model(BaseModel):
+    """The ground of every section: frozen, and unknown keys are mistakes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Secret(Model):
+    """A secret, named by where it is kept; never written in the configuration itself."""
+
+    file: Path | None = None
+    """A file that holds the secret; a trailing newline is dropped."""
+    env: str | None = None
+    """An environment variable that holds the secret."""
+
+
+# --- listeners ------------------------------------------------------------------------------
+
+
+class CertificateFiles(Model):
+    """One certificate we serve, and its key."""
+
+    chain: Path
+    """PEM file: the server's certificate first, then the intermediates."""
+    key: Path | None = None
+    """PEM file of the private key; left out when the chain file holds the key too."""
+    key_passphrase: Secret | None = None
+    """Where the passphrase of an encrypted key is kept."""
+
+
+class ListenerTls(Model):
+    """TLS towards the client, where it ends here."""
+
+    min_version: TlsVersion = TlsVersion.TLS12
+    """The oldest version accepted; Windows 10 and later speak 1.2, Windows 11 also 1.3."""
+    max_version: TlsVersion = TlsVersion.TLS13
+    """The newest version offered."""
+    ciphers: str = (
+        "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
+        "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
+        "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
+    )
+    """TLS 1.2 suites in OpenSSL's notation: forward secret and authenticated ones only."""
+    ciphersuites: str = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+    """TLS 1.3 suites in OpenSSL's notation."""
+    groups: str = "X25519:P-256:P-384"
+    """Key-exchange groups in order of preference, OpenSSL's names."""
+    session_resumption: bool = True
+    """Whether a returning client may resume its session (tickets) and save a full handshake."""
+    session_lifetime: Seconds = 7200.0
+    """How long a session may be resumed."""
+
+
+class Listener(Model):
+    """One address that accepts calls."""
+
+    name: Name
+    """How logs and metrics call this listener."""
+    address: Address
+    """Where to listen: ``0.0.0.0:443``, ``[::]:443`` (both families) or one address."""
+    mode: Mode
+    """``passthrough``, ``offload`` or ``reencrypt``."""
+    pool: Name
+    """The pool that answers calls."""
+    certificates: tuple[CertificateFiles, ...] = ()
+    """Certificates to serve, chosen by SNI; the first is for clients that name no server."""
+    tls: ListenerTls = ListenerTls()
+    """TLS towards clients."""
+    sni_pools: dict[str, Name] = Field(default_factory=dict)
+    """Other pools by server name (``vpn2.example.test`` or ``*.example.test``)."""
+    web_pool: Name | None = None
+    """Where visitors go that do not speak SSTP; without it they get a 404."""
+    proxy_protocol_from: tuple[Network, ...] = ()
+    """Networks whose connections must begin with a PROXY protocol preface (v1 or v2)."""
+    follow: Follow = Follow.FULL
+    """How much of a call's SSTP packets is looked at (headers and control packets only)."""
+    calls_max: Annotated[int, Field(ge=1)] = 10000
+    """Calls at one time on this listener."""
+    backlog: Annotated[int, Field(ge=1, le=65535)] = 1024
+    """Connections the kernel holds for us before we accept them."""
+
+
+# --- pools ----------------------------------------------------------------------------------
+
+
+class Backend(Model):
+    """One RRAS server."""
+
+    name: Name
+    """How logs and metrics call this backend."""
+    address: Address
+    """Where it is: an address or a name; the port defaults to 443, or 80 when offloading."""
+    weight: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Its share of calls, for the weighted strategies and source hash."""
+    calls_max: Annotated[int, Field(ge=1)] = 1000
+    """Calls at one time; give it the number of SSTP ports RRAS is configured with."""
+    backup: bool = False
+    """Used only when no other backend of the pool can be."""
+    standing: Standing = Standing.ACTIVE
+    """``active``; ``draining``: running calls stay, no new ones; ``off``: not even checked."""
+    rras_certificate_sha256: Sha256Hex | None = None
+    """Offload: the hash this RRAS was told with Enable-SSTPOffload, compared with ours."""
+
+
+class Affinity(Model):
+    """Source affinity: a client that returns finds the same backend."""
+
+    enabled: bool = True
+    """Whether to remember."""
+    timeout: Seconds = 360.0
+    """How long after the last call of a client it is remembered (Kemp's usual 6 minutes)."""
+    prefix_v4: Annotated[int, Field(ge=0, le=32)] = 32
+    """Bits of an IPv4 address that make a client."""
+    prefix_v6: Annotated[int, Field(ge=0, le=128)] = 64
+    """Bits of an IPv6 address that make a client; 64, for privacy addresses change below it."""
+    entries_max: Annotated[int, Field(ge=1)] = 100_000
+    """Clients remembered; beyond it the least recently used is forgotten."""
+
+
+class Check(Model):
+    """How a backend is asked whether it is well."""
+
+    preset: CheckPreset | None = None
+    """Imitate the timing and judgement of ``kemp`` or ``f5``; what is set beside it wins."""
+    method: CheckMethod | None = None
+    """``https``, ``http``, ``sstp``, ``login`` or ``tcp``; by default HTTP as the pool speaks."""
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Another port to check than the one calls go to."""
+    http_method: str = "HEAD"
+    """The request's method."""
+    path: str = SRA_PATH
+    """The request's path."""
+    http_version: Annotated[str, StringConstraints(pattern=r"^1\.[01]$")] = "1.1"
+    """The request's HTTP version."""
+    host: str | None = None
+    """The request's Host header; by default the pool's server name or the address."""
+    send: str | None = None
+    """A whole request to send instead, in F5's notation with ``\\r\\n`` escapes."""
+    expect_status: tuple[StatusRange, ...] = ("401",)
+    """Statuses that mean well; RRAS answers HEAD with 401 while its SSTP service runs."""
+    expect_regex: str | None = None
+    """A regular expression the first 4 KiB of the answer must contain as well."""
+    interval: Seconds = 5.0
+    """From the start of one check to the start of the next."""
+    timeout: Seconds = 4.0
+    """How long one check may take."""
+    rise: Annotated[int, Field(ge=1)] = 2
+    """Good answers in a row that make a backend up."""
+    fall: Annotated[int, Field(ge=1)] = 3
+    """Bad answers in a row that make a backend down."""
+    wrong_answer_is_final: bool = False
+    """Kemp's judgement: retries are for silence only, a wrong answer is down at once."""
+    down_after: Seconds | None = None
+    """F5's judgement: down when no good answer came for this long, instead of ``fall``."""
+    jitter: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Each interval is drawn this much longer or shorter, so that checks do not march in step."""
+    initially_up: bool = False
+    """Whether a backend may be used before its first check; that check decides alone."""
+    username: str | None = None
+    """Test account for ``login``; ``DOMAIN\\\\user`` is allowed."""
+    password: Secret | None = None
+    """Where the test account's password is kept."""
+
+
+class Passive(Model):
+    """What real calls tell of a backend's health."""
+
+    failures: Annotated[int, Field(ge=0)] = 3
+    """Failed calls in a row that put a backend aside; 0 turns this off."""
+    back_off: Seconds = 10.0
+    """How long it stays aside the first time; doubled each time it fails again at once."""
+    back_off_max: Seconds = 300.0
+    """The longest it stays aside."""
+
+
+class PoolTls(Model):
+    """TLS towards the backends."""
+
+    verify: Verify | None = None
+    """``ca``, ``pin`` or ``off``; by default ``ca`` when re-encrypting, ``off`` for the checks
+    of a passthrough pool, where the client itself is who verifies."""
+    ca_file: Path | None = None
+    """PEM file of the CAs that ``ca`` trusts; by default the system's."""
+    pins: tuple[Sha256Hex, ...] = ()
+    """SHA-256 of the leaf certificates that ``pin`` accepts."""
+    server_name: str | None = None
+    """SNI to send and name to verify; by default the backend's own name or, if it has none,
+    the first name in the certificate we serve (both sides hold the same one)."""
+    min_version: TlsVersion = TlsVersion.TLS12
+    """The oldest version spoken to a backend."""
+    same_certificate: MismatchPolicy = MismatchPolicy.REFUSE
+    """The same-certificate rule: ``refuse`` a backend whose leaf differs from ours, ``warn``
+    or ``off``. A different one makes every call fail after authentication."""
+
+
+class Pool(Model):
+    """RRAS servers that answer for one another."""
+
+    backends: Annotated[tuple[Backend, ...], Field(min_length=1)]
+    """The servers."""
+    transport: Transport | None = None
+    """``tls`` or ``plain``; by default what the listeners that use the pool need."""
+    strategy: Strategy = Strategy.ROUND_ROBIN
+    """Who is asked first when affinity has no answer."""
+    affinity: Affinity = Affinity()
+    """Source affinity."""
+    check: Check = Check()
+    """Health checks."""
+    passive: Passive = Passive()
+    """What real calls tell of health."""
+    tls: PoolTls = PoolTls()
+    """TLS towards the backends."""
+    on_down: OnDown = OnDown.KEEP
+    """Whether running calls are kept or closed when their backend goes down."""
+    proxy_protocol: ProxyVersion = ProxyVersion.OFF
+    """Send a PROXY preface. RRAS does not understand it; accel-ppp and sstp-server do."""
+    transparent_source: bool = False
+    """Dial with the client's own address (IP_TRANSPARENT); needs routing, see the docs."""
+    tries_max: Annotated[int, Field(ge=1)] = 3
+    """Backends asked for one call before giving up."""
+    try_timeout: Seconds = 10.0
+    """How long one backend may take from dial to its 200."""
+    total_timeout: Seconds = 25.0
+    """How long all tries together may take; Windows clients give up at 60 s."""
+    resolve_interval: Seconds = 30.0
+    """How often the names of backends are resolved again."""
+
+
+# --- the whole ------------------------------------------------------------------------------
+
+
+class Limits(Model):
+    """Bounds that hold for the whole balancer."""
+
+    calls_max: Annotated[int, Field(ge=1)] = 20_000
+    """Calls at one time."""
+    calls_max_per_client: Annotated[int, Field(ge=1)] = 2000
+    """Calls at one time from one client network; an office behind NAT counts as one."""
+    openings_max: Annotated[int, Field(ge=1)] = 2000
+    """Calls at one time that are not handed over yet (handshakes, heads, dials)."""
+    accept_rate_per_client: Annotated[float, Field(gt=0)] = 200.0
+    """New calls per second from one client network."""
+    accept_burst_per_client: Annotated[int, Field(ge=1)] = 400
+    """New calls one client network may make at once before the rate counts."""
+    client_prefix_v4: Annotated[int, Field(ge=0, le=32)] = 32
+    """Bits of an IPv4 address that make a client network."""
+    client_prefix_v6: Annotated[int, Field(ge=0, le=128)] = 64
+    """Bits of an IPv6 address that make a client network."""
+    client_networks_max: Annotated[int, Field(ge=1)] = 100_000
+    """Client networks whose rate is remembered."""
+    preface_timeout: Seconds = 5.0
+    """How long a PROXY preface may take."""
+    handshake_timeout: Seconds = 10.0
+    """How long a client's TLS handshake may take."""
+    head_timeout: Seconds = 10.0
+    """How long the head of the request may take after the handshake."""
+    head_bytes_max: Bytes = 16384
+    """The largest head, of a request or an answer."""
+    pipelined_bytes_max: Bytes = 65536
+    """The most a client may send after its head before it has its 200."""
+    idle_timeout: Seconds = 660.0
+    """A call without a byte either way for this long is ended. SSTP says hello after 60 s of
+    silence and gives up after 120 s: under 130 s healthy quiet calls would be cut."""
+    half_closed_timeout: Seconds = 30.0
+    """How long the other direction may go on after one side has finished sending."""
+    relay_buffer: Bytes = 262_144
+    """The most that is read from one side before it is written to the other."""
+    tcp_keepalive: Seconds = 120.0
+    """Silence after which TCP asks the far end whether it still lives; 0 turns it off."""
+    stop_timeout: Seconds = 30.0
+    """How long running calls may go on after SIGTERM before they are closed."""
+
+
+class Log(Model):
+    """What is written where."""
+
+    format: LogFormat = LogFormat.AUTO
+    """``auto``, ``human`` or ``json``."""
+    level: LogLevel = LogLevel.INFO
+    """The least severe level that is written; a call's line is INFO."""
+    file: Path | None = None
+    """A file to append to; by default standard error."""
+
+
+class Config(Model):
+    """The whole configuration: one YAML file."""
+
+    listeners: Annotated[tuple[Listener, ...], Field(min_length=1)]
+    """Addresses that accept calls."""
+    pools: Annotated[dict[Name, Pool], Field(min_length=1)]
+    """RRAS servers, in groups that answer for one another."""
+    limits: Limits = Limits()
+    """Bounds that hold for the whole balancer."""
+    log: Log = Log()
+    """What is written where."""

@@ -1,0 +1,1 @@
+"""How it is operated: the balancer is wired here, reloaded here and stopped here."""
