@@ -1,0 +1,296 @@
+"""The states of a call, and what somebody in the middle can see of them ([MS-SSTP] 3.2, 3.3).
+
+A call's opening is a short dance after the HTTP heads::
+
+    client                                     server
+    CALL_CONNECT_REQUEST  ───────────────────▶  Connect_Request_Pending
+    Ack_Received          ◀───────────────────  CALL_CONNECT_ACK (nonce, hashes)
+           … PPP: LCP and authentication, as data packets …
+    CALL_CONNECTED        ───────────────────▶  Connected (or CALL_ABORT: binding refused)
+           … PPP: IPCP, then IP …
+
+The tables below are that dance as data: (state, message received) → next state, each row with
+its section. The simulated RRAS and the caller are driven by them, and whatever is not in a table
+is an error in that state. CALL_ABORT, CALL_DISCONNECT and, once connected, ECHO are the same on
+both sides and in every state, so they have a table of their own.
+
+``Watcher`` is the balancer's view: it follows the packets of a terminating listener's calls as
+they pass, by their headers, parses control packets only, never changes or holds back a byte and
+never raises. Without the HLAK it cannot check the compound MAC; it *can* say whether the nonce
+was echoed, whether the certificate the client saw is the one we served, and what the backend
+thought of it.
+"""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+
+from sstplb.config.schema import Follow
+from sstplb.errors import PacketError, quote
+from sstplb.protocol.packet import CryptoBindingRequest, Message, parse_message
+from sstplb.protocol.registry import (
+    CONTROL_BYTES_MIN,
+    HEADER_BYTES,
+    LENGTH_MASK,
+    AttributeId,
+    MessageType,
+    Status,
+)
+
+
+class ServerState(Enum):
+    """3.3.1.1: where a server is, once it has sent its 200."""
+
+    CONNECT_REQUEST_PENDING = "Server_Connect_Request_Pending"
+    CONNECTED_PENDING = "Server_Call_Connected_Pending"
+    CONNECTED = "Server_Call_Connected"
+    ABORT_PENDING = "Call_Abort_Pending"
+    DISCONNECT_PENDING = "Call_Disconnect_Pending"
+    DISCONNECTED = "Server_Call_Disconnected"
+
+
+class ClientState(Enum):
+    """3.2.1.1: where a client is, once it has got its 200."""
+
+    CONNECT_REQUEST_SENT = "Client_Connect_Request_Sent"
+    ACK_RECEIVED = "Client_Connect_Ack_Received"
+    CONNECTED = "Client_Call_Connected"
+    ABORT_PENDING = "Call_Abort_Pending"
+    DISCONNECT_PENDING = "Call_Disconnect_Pending"
+    DISCONNECTED = "Client_Call_Disconnected"
+
+
+_M, _S, _C = MessageType, ServerState, ClientState
+SERVER_RECEIVES: Mapping[tuple[ServerState, MessageType], ServerState] = MappingProxyType(
+    {
+        # 3.3.5.2.1
+        (_S.CONNECT_REQUEST_PENDING, _M.CALL_CONNECT_REQUEST): _S.CONNECTED_PENDING,
+        # 3.3.5.2.3, when the binding holds; else ABORT_PENDING
+        (_S.CONNECTED_PENDING, _M.CALL_CONNECTED): _S.CONNECTED,
+        # 3.1.5.2: hello, once connected
+        (_S.CONNECTED, _M.ECHO_REQUEST): _S.CONNECTED,
+        (_S.CONNECTED, _M.ECHO_RESPONSE): _S.CONNECTED,
+        # 3.1.5.3, the end of an end
+        (_S.ABORT_PENDING, _M.CALL_ABORT): _S.DISCONNECTED,
+        (_S.DISCONNECT_PENDING, _M.CALL_DISCONNECT_ACK): _S.DISCONNECTED,
+    }
+)
+"""What a server may receive, besides an abort or a disconnect."""
+
+CLIENT_RECEIVES: Mapping[tuple[ClientState, MessageType], ClientState] = MappingProxyType(
+    {
+        # 3.2.5.3.1
+        (_C.CONNECT_REQUEST_SENT, _M.CALL_CONNECT_ACK): _C.ACK_RECEIVED,
+        # 3.2.5.3.2: it may try another protocol; there is none, so it disconnects
+        (_C.CONNECT_REQUEST_SENT, _M.CALL_CONNECT_NAK): _C.DISCONNECT_PENDING,
+        (_C.CONNECTED, _M.ECHO_REQUEST): _C.CONNECTED,
+        (_C.CONNECTED, _M.ECHO_RESPONSE): _C.CONNECTED,
+        (_C.ABORT_PENDING, _M.CALL_ABORT): _C.DISCONNECTED,
+        (_C.DISCONNECT_PENDING, _M.CALL_DISCONNECT_ACK): _C.DISCONNECTED,
+    }
+)
+"""What a client may receive, besides an abort or a disconnect."""
+
+ENDINGS: Mapping[MessageType, str] = MappingProxyType(
+    {
+        _M.CALL_ABORT: "3.1.5.2: answer with an abort, wait a second, close",
+        _M.CALL_DISCONNECT: "3.1.5.2: answer with an acknowledgement, wait a second, close",
+    }
+)
+"""Legal in any state on either side; the answer and the wait are the same too."""
+
+
+# --- the view from the middle -----------------------------------------------------------------
+
+_HEADER = struct.Struct("!HH")
+_DATA, _CONTROL = 0x1000, 0x1001
+_RESERVED_IGNORED = 0xFF01
+"""Of the first two bytes: the version and the C bit; the rest is reserved (2.2.1)."""
+PACKETS_AFTER_CONNECTED = 16
+"""Following an opening ends when the backend has sent this many packets after CALL_CONNECTED: a
+refusal comes at once, but LCP or IPCP packets may already be on their way before it."""
+
+
+class CallPhase(Enum):
+    """How far a call has come, seen from the middle."""
+
+    OPENING = "opening"
+    REQUESTED = "requested"
+    ACCEPTED = "accepted"
+    CONNECTED = "connected"
+    ENDING = "ending"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something notable in a call: a stable slug and a sentence."""
+
+    reason: str
+    sentence: str
+
+
+class Watcher:
+    """Follows one call's packets both ways.
+
+    ``fault`` is the first thing that was wrong; ``ending`` how the peers themselves ended it.
+    """
+
+    def __init__(self, follow: Follow, served_hashes: frozenset[bytes]) -> None:
+        self._follow = follow
+        self._served_hashes = served_hashes
+        self._client = _Stream("client")
+        self._backend = _Stream("backend")
+        self._request: CryptoBindingRequest | None = None
+        self._client_hash = b""
+        self._connected_at_packet = 0
+        self.phase = CallPhase.OPENING
+        self.fault: Finding | None = None
+        self.ending: Finding | None = None
+        self.done = follow is Follow.OFF
+        """Nothing more is to be learnt: stop calling."""
+
+    @property
+    def packets_from_client(self) -> int:
+        """Packets the client has begun to send."""
+        return self._client.packets
+
+    @property
+    def packets_from_backend(self) -> int:
+        """Packets the backend has begun to send."""
+        return self._backend.packets
+
+    def from_client(self, data: bytes) -> None:
+        """Look at bytes on their way to the backend."""
+        self._look(self._client, data)
+
+    def from_backend(self, data: bytes) -> None:
+        """Look at bytes on their way to the client."""
+        self._look(self._backend, data)
+        if (
+            self._follow is Follow.OPENING
+            and self.phase is CallPhase.CONNECTED
+            and self._backend.packets - self._connected_at_packet >= PACKETS_AFTER_CONNECTED
+        ):
+            self.done = True
+
+    def _look(self, stream: "_Stream", data: bytes) -> None:
+        if self.done:
+            return
+        try:
+            for payload in stream.feed(data):
+                self._read(stream.side, parse_message(payload))
+        except PacketError as error:
+            self._note("malformed_stream", f"the {stream.side}'s SSTP stream is malformed: {error}")
+            self.done = True
+
+    def _read(self, side: str, message: Message) -> None:
+        """Take one control packet into account. Raises PacketError."""
+        kind = message.type
+        if kind == MessageType.CALL_CONNECT_REQUEST and side == "client":
+            self.phase = CallPhase.REQUESTED
+        elif kind == MessageType.CALL_CONNECT_ACK and side == "backend":
+            self.phase, self._request = CallPhase.ACCEPTED, message.binding_request
+        elif kind == MessageType.CALL_CONNECT_NAK and side == "backend":
+            status = message.status
+            self._note("call_nak", f"the backend did not accept the call request ({status})")
+        elif kind == MessageType.CALL_CONNECTED and side == "client":
+            self.phase = CallPhase.CONNECTED
+            self._connected_at_packet = self._backend.packets
+            self._check_binding(message)
+        elif kind == MessageType.CALL_ABORT:
+            self._read_abort(side, message)
+        elif kind == MessageType.CALL_DISCONNECT and self.phase is not CallPhase.ENDING:
+            self.phase = CallPhase.ENDING
+            self.ending = Finding(f"disconnected_by_{side}", f"the {side} ended the call politely")
+
+    def _check_binding(self, message: Message) -> None:
+        """Check what can be checked without the HLAK (3.2.5.2)."""
+        binding, request = message.binding, self._request
+        if binding is None:
+            self._note("binding_missing", "the client's CALL_CONNECTED carries no crypto binding")
+            return
+        self._client_hash = binding.certificate_hash
+        if self._served_hashes and binding.certificate_hash not in self._served_hashes:
+            self._note(
+                "client_certificate_hash_mismatch",
+                f"the client saw a certificate with hash {binding.certificate_hash.hex()}, which "
+                "is not the one we served: something between us and it inspects TLS",
+            )
+        elif request is not None and binding.nonce != request.nonce:
+            self._note("nonce_not_echoed", "the client did not echo the backend's nonce")
+        elif request is not None and not binding.hash_protocol & request.hash_protocols:
+            self._note(
+                "hash_not_offered",
+                f"the client used hash {binding.hash_protocol:#x}, the backend offered "
+                f"{request.hash_protocols:#x}",
+            )
+
+    def _read_abort(self, side: str, message: Message) -> None:
+        if self.phase is CallPhase.ENDING:
+            return  # 3.1.5.2: an abort is answered with an abort; the first one is the news
+        self.phase = CallPhase.ENDING
+        status = message.status
+        if status is None:
+            self._note(f"aborted_by_{side}", f"the {side} aborted the call without a reason")
+        elif side == "backend" and status.attribute_id == AttributeId.CRYPTO_BINDING:
+            seen = self._client_hash.hex() or "unknown"
+            self._note(
+                "binding_refused",
+                f"the backend refused the crypto binding ({status}): it expects another "
+                f"certificate than the one the client saw (hash {seen})",
+            )
+        elif status.status == Status.NEGOTIATION_TIMEOUT:
+            self._note("negotiation_timeout", f"the {side} waited too long for the opening")
+        else:
+            self._note(f"aborted_by_{side}", f"the {side} aborted the call ({status})")
+
+    def _note(self, reason: str, sentence: str) -> None:
+        if self.fault is None:
+            self.fault = Finding(reason, sentence)
+
+
+class _Stream:
+    """One direction: hops from header to header, hands out control packets whole.
+
+    The bytes of a data packet are skipped, not gathered. What is carried from chunk to chunk is
+    an unfinished header or control packet, at most 4095 bytes.
+    """
+
+    __slots__ = ("_carry", "_skip", "packets", "side")
+
+    def __init__(self, side: str) -> None:
+        self.side = side
+        self.packets = 0
+        self._carry = b""
+        self._skip = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take a chunk, return the payloads of the control packets it completes.
+
+        Raises PacketError when there is no header where one must be.
+        """
+        if self._carry:
+            data = self._carry + data
+            self._carry = b""
+        at, end, found = self._skip, len(data), []
+        unpack, packets = _HEADER.unpack_from, 0
+        while at + HEADER_BYTES <= end:
+            kind, length = unpack(data, at)
+            length &= LENGTH_MASK
+            if kind != _DATA or length < HEADER_BYTES:  # rare: control, reserved bits, nonsense
+                kind &= _RESERVED_IGNORED
+                least = CONTROL_BYTES_MIN if kind == _CONTROL else HEADER_BYTES
+                if kind not in (_DATA, _CONTROL) or length < least:
+                    raise PacketError(f"expected an SSTP header, got {quote(data[at : at + 4])}")
+                if kind == _CONTROL:
+                    if at + length > end:
+                        break
+                    found.append(data[at + HEADER_BYTES : at + length])
+            at += length
+            packets += 1
+        self.packets += packets
+        self._skip = max(0, at - end)
+        self._carry = data[at:]
+        return found
