@@ -323,8 +323,6 @@ class ListenerTls(Model):
     """TLS 1.2 suites in OpenSSL's notation: forward secret and authenticated ones only."""
     ciphersuites: str = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
     """TLS 1.3 suites in OpenSSL's notation."""
-    groups: str = "X25519:P-256:P-384"
-    """Key-exchange groups in order of preference, OpenSSL's names."""
     session_resumption: bool = True
     """Whether a returning client may resume its session (tickets) and save a full handshake."""
     session_lifetime: Seconds = 7200.0
@@ -536,13 +534,11 @@ class Limits(Model):
     """How long the head of the request may take after the handshake."""
     head_bytes_max: Bytes = 16384
     """The largest head, of a request or an answer."""
-    pipelined_bytes_max: Bytes = 65536
-    """The most a client may send after its head before it has its 200."""
     idle_timeout: Seconds = 660.0
     """A call without a byte either way for this long is ended. SSTP says hello after 60 s of
     silence and gives up after 120 s: under 130 s healthy quiet calls would be cut."""
     half_closed_timeout: Seconds = 30.0
-    """How long the other direction may go on after one side has finished sending."""
+    """The same limit, once one side has finished sending."""
     relay_buffer: Bytes = 262_144
     """The most that is read from one side before it is written to the other."""
     tcp_keepalive: Seconds = 120.0

@@ -1,0 +1,174 @@
+"""Lab certificates: a root, and server certificates as a Windows CA would issue them.
+
+For classes, demonstrations and tests; a production certificate comes from a real CA. Keys are
+written 0600, files are replaced atomically, and nothing here belongs into a repository.
+"""
+
+import os
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from sstplb.config.schema import CertificateFiles
+from sstplb.tls.certificate import Certificate, PrivateKey, load_certificate, load_identity, now_utc
+
+ROOT_DAYS = 3650
+SERVER_DAYS = 397
+"""The longest a public CA issues today; what renewals are about."""
+_BACKDATED = timedelta(minutes=5)
+"""Lab clocks differ a little."""
+
+
+class KeyKind(StrEnum):
+    """Kinds of keys a lab certificate may have."""
+
+    RSA = "rsa-2048"
+    P256 = "p-256"
+
+    def generate(self) -> PrivateKey:
+        """Make a new key."""
+        if self is KeyKind.RSA:
+            return rsa.generate_private_key(65537, 2048)
+        return ec.generate_private_key(ec.SECP256R1())
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """One certificate on disk."""
+
+    chain: Path
+    key: Path
+
+    @property
+    def files(self) -> CertificateFiles:
+        """As a listener's configuration names it."""
+        return CertificateFiles(chain=self.chain, key=self.key)
+
+    @property
+    def certificate(self) -> Certificate:
+        """Read back from disk."""
+        return load_certificate(self.chain)
+
+
+class LabPki:
+    """A directory with a root CA and what it has issued."""
+
+    def __init__(self, directory: Path) -> None:
+        """Open the lab PKI in ``directory``, making its root if there is none."""
+        self.directory = directory
+        self.root_path = directory / "root.pem"
+        self._root_key_path = directory / "root.key"
+        if not self.root_path.exists():
+            self._make_root()
+        identity = load_identity(CertificateFiles(chain=self.root_path, key=self._root_key_path))
+        self._root = identity.certificate.leaf
+        self._root_key = identity.key
+
+    def issue(
+        self,
+        name: str,
+        names: tuple[str, ...],
+        kind: KeyKind = KeyKind.P256,
+        *,
+        days: int = SERVER_DAYS,
+        not_after: datetime | None = None,
+        same_key: bool = False,
+        self_signed: bool = False,
+    ) -> Issued:
+        """Issue a server certificate ``name.pem`` and ``name.key`` for DNS names or addresses.
+
+        ``not_after`` in the past makes an expired one; ``same_key`` renews with the key that is
+        there. The chain file holds the leaf only: clients of the lab trust the root itself.
+        """
+        issued = Issued(self.directory / f"{name}.pem", self.directory / f"{name}.key")
+        key = self._key_of(issued) if same_key else kind.generate()
+        end = not_after or now_utc() + timedelta(days=days)
+        start = min(now_utc(), end - timedelta(days=1)) - _BACKDATED
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH]
+        authority = self._root_key.public_key()
+        signer = key if self_signed else self._root_key
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject if self_signed else self._root.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(start)
+            .not_valid_after(end)
+            .add_extension(x509.SubjectAlternativeName([_san(n) for n in names]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(
+                    key.public_key() if self_signed else authority
+                ),
+                critical=False,
+            )
+            .sign(signer, hashes.SHA256())
+        )
+        _write(issued.key, _key_pem(key), secret=True)
+        _write(issued.chain, certificate.public_bytes(serialization.Encoding.PEM))
+        return issued
+
+    def issued(self) -> list[Issued]:
+        """Return what has been issued, by name."""
+        paths = sorted(p for p in self.directory.glob("*.pem") if p != self.root_path)
+        return [Issued(p, p.with_suffix(".key")) for p in paths if p.with_suffix(".key").exists()]
+
+    def _key_of(self, issued: Issued) -> PrivateKey:
+        return load_identity(issued.files).key
+
+    def _make_root(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        key = KeyKind.P256.generate()
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sstplb lab root")])
+        now = now_utc()
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=365))
+            .not_valid_after(now + timedelta(days=ROOT_DAYS))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
+            .sign(key, hashes.SHA256())
+        )
+        _write(self._root_key_path, _key_pem(key), secret=True)
+        _write(self.root_path, certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _san(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _key_pem(key: PrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _write(path: Path, data: bytes, *, secret: bool = False) -> None:
+    """Replace a file atomically; a secret is never readable by others, not for a moment."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o644)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    beside.replace(path)

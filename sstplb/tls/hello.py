@@ -1,0 +1,139 @@
+"""The ClientHello: read before any TLS is done (RFC 8446 4.1.2, RFC 6066 3).
+
+Which certificate to show, and in passthrough which pool to ask, depends on the server name the
+client wants, and that stands in its first message in the clear. So we read that message ourselves
+and give every byte of it to whoever comes next: our own TLS engine, or the backend. It also tells
+at once who does not speak TLS at all.
+"""
+
+import struct
+from dataclasses import dataclass
+
+from sstplb.errors import TlsError, quote
+
+RECORD_HEADER_BYTES = 5
+RECORD_BYTES_MAX = 16384
+HELLO_BYTES_MAX = 65536
+"""Post-quantum key shares make hellos of 2 KiB; the format would allow 16 MiB."""
+_HANDSHAKE, _CLIENT_HELLO = 22, 1
+_SERVER_NAME, _ALPN = 0, 16
+_STRANGERS = (
+    (b"SSH-", "an SSH client"),
+    (b"GET ", "a plain HTTP request"),
+    (b"POST ", "a plain HTTP request"),
+    (b"HEAD ", "a plain HTTP request"),
+    (b"SSTP_DUPLEX_POST", "SSTP without TLS"),
+    (b"PROXY ", "a PROXY preface from a source that is not in proxy_protocol_from"),
+    (b"\r\n\r\n\0\r\nQUIT", "a PROXY preface from a source that is not in proxy_protocol_from"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientHello:
+    """What a client asks for before anything is secret."""
+
+    server_name: str | None
+    alpn: tuple[str, ...] = ()
+
+
+class HelloReader:
+    """Gathers bytes until the ClientHello is whole, over records and segments."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> ClientHello | None:
+        """Take bytes; return the hello once it is whole, None before.
+
+        Raises TlsError ``not_tls`` for who speaks something else, ``bad_hello`` for nonsense.
+        """
+        self._buffer += data
+        message = self._message()
+        if message is None:
+            return None
+        try:
+            return _parse(message)
+        except (struct.error, IndexError, ValueError) as error:
+            raise TlsError(
+                f"the ClientHello cannot be read: {error}", reason="bad_hello"
+            ) from error
+
+    def _message(self) -> bytes | None:
+        """Take the first handshake message out of its records."""
+        at, message = 0, bytearray()
+        buffer = self._buffer
+        while True:
+            if buffer[at : at + 1] and buffer[at] != _HANDSHAKE:
+                raise self._stranger()
+            if len(buffer) - at < RECORD_HEADER_BYTES:
+                break
+            major, length = buffer[at + 1], int.from_bytes(buffer[at + 3 : at + 5], "big")
+            if major != 3 or not 0 < length <= RECORD_BYTES_MAX:
+                raise self._stranger()
+            message += buffer[at + RECORD_HEADER_BYTES : at + RECORD_HEADER_BYTES + length]
+            at += RECORD_HEADER_BYTES + length
+            if len(message) >= 4:
+                if message[0] != _CLIENT_HELLO:
+                    raise self._stranger()
+                size = 4 + int.from_bytes(message[1:4], "big")
+                if size > HELLO_BYTES_MAX:
+                    raise TlsError(
+                        f"expected a ClientHello of at most {HELLO_BYTES_MAX} bytes, got {size}",
+                        reason="bad_hello",
+                    )
+                if len(message) >= size:
+                    return bytes(message[4:size])
+            if at > len(buffer):
+                break
+        return None
+
+    def _stranger(self) -> TlsError:
+        start = bytes(self._buffer)
+        for prefix, who in _STRANGERS:
+            if start.startswith(prefix):
+                return TlsError(f"expected a TLS ClientHello, got {who}", reason="not_tls")
+        return TlsError(f"expected a TLS ClientHello, got {quote(start)}", reason="not_tls")
+
+
+def _parse(body: bytes) -> ClientHello:
+    """Read the fields that matter. Raises struct.error, IndexError or ValueError."""
+    at = 2 + 32  # legacy version, random
+    at += 1 + body[at]  # session id
+    at += 2 + int(struct.unpack_from("!H", body, at)[0])  # cipher suites
+    at += 1 + body[at]  # compression methods
+    if at >= len(body):
+        return ClientHello(None)  # extensions are optional before TLS 1.3
+    end = at + 2 + int(struct.unpack_from("!H", body, at)[0])
+    at += 2
+    if end > len(body):
+        raise ValueError("its extensions are longer than itself")
+    name: str | None = None
+    alpn: tuple[str, ...] = ()
+    while at < end:
+        kind, size = struct.unpack_from("!HH", body, at)
+        value = body[at + 4 : at + 4 + size]
+        if kind == _SERVER_NAME:
+            name = _server_name(value)
+        elif kind == _ALPN:
+            alpn = _protocols(value)
+        at += 4 + size
+    return ClientHello(name, alpn)
+
+
+def _server_name(value: bytes) -> str | None:
+    """RFC 6066 3: a list of names of which only host_name exists."""
+    if len(value) < 5 or value[2] != 0:
+        return None
+    (size,) = struct.unpack_from("!H", value, 3)
+    text: str = value[5 : 5 + size].decode("ascii")
+    return text if text.isprintable() and text else None
+
+
+def _protocols(value: bytes) -> tuple[str, ...]:
+    """RFC 7301 3.1: a list of protocol names."""
+    at, found = 2, []
+    while at < len(value):
+        size = value[at]
+        found.append(value[at + 1 : at + 1 + size].decode("latin-1"))
+        at += 1 + size
+    return tuple(found)

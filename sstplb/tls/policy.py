@@ -1,0 +1,180 @@
+"""What TLS we agree to: contexts for clients and backends, certificates by server name.
+
+A context is made once per configuration and shared by all its connections; a reload makes new
+ones. Towards clients: TLS 1.2 and 1.3, forward-secret AEAD suites, OpenSSL's own (modern) groups,
+no compression, no renegotiation, session tickets. Which certificate a client sees is decided from
+its ClientHello (``hello.py``) by choosing the context, so OpenSSL never calls back into Python.
+
+Towards backends: verified by CA and name, by pinned SHA-256, or explicitly not. OpenSSL checks the
+chain; the name is checked by the service-identity library (RFC 9525), for pyOpenSSL has no
+interface to OpenSSL's own check.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Protocol
+
+from cryptography import x509
+from OpenSSL import SSL, crypto
+from service_identity import VerificationError
+from service_identity.cryptography import (
+    verify_certificate_hostname,
+    verify_certificate_ip_address,
+)
+
+from sstplb.config.schema import ListenerTls, PoolTls, TlsVersion, Verify
+from sstplb.errors import CertificateError, TlsError
+from sstplb.tls.certificate import Certificate, Identity
+
+_VERSIONS = ((TlsVersion.TLS12, SSL.TLS1_2_VERSION), (TlsVersion.TLS13, SSL.TLS1_3_VERSION))
+_OPTIONS = (
+    SSL.OP_NO_COMPRESSION
+    | SSL.OP_NO_RENEGOTIATION
+    | SSL.OP_CIPHER_SERVER_PREFERENCE
+    | SSL.OP_IGNORE_UNEXPECTED_EOF
+)
+_SESSION_ID_CONTEXT = b"sstplb"
+
+
+class Handshaken(Protocol):
+    """What a policy looks at after a handshake."""
+
+    @property
+    def peer_leaf_der(self) -> bytes | None:
+        """The other side's certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedCertificate:
+    """A certificate and the context that shows it."""
+
+    certificate: Certificate
+    context: SSL.Context
+
+
+class ServerPolicy:
+    """TLS towards clients: which certificate for which server name."""
+
+    def __init__(self, settings: ListenerTls, identities: Sequence[Identity]) -> None:
+        """Make the contexts. Raises CertificateError when OpenSSL refuses a setting."""
+        self.served = tuple(
+            ServedCertificate(identity.certificate, _server_context(settings, identity))
+            for identity in identities
+        )
+
+    def choose(self, server_name: str | None) -> ServedCertificate:
+        """Return the first certificate valid for that name, or the default (the first).
+
+        Some clients send ``name:port`` as their SNI; the port does not count.
+        """
+        if server_name:
+            name = server_name.partition(":")[0]
+            for served in self.served:
+                if served.certificate.covers(name):
+                    return served
+        return self.served[0]
+
+
+class ClientPolicy:
+    """TLS towards backends, and whom to believe."""
+
+    def __init__(self, settings: PoolTls) -> None:
+        """Make the context. Raises CertificateError when the CA file cannot be read."""
+        self._verify = settings.verify or Verify.CA
+        self._pins = frozenset(bytes.fromhex(pin) for pin in settings.pins)
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_min_proto_version(dict(_VERSIONS)[settings.min_version])
+        context.set_options(_OPTIONS)
+        context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+        if self._verify is Verify.CA:
+            try:
+                if settings.ca_file is None:
+                    context.set_default_verify_paths()
+                else:
+                    context.load_verify_locations(str(settings.ca_file))
+            except SSL.Error as error:
+                raise CertificateError(
+                    f"{settings.ca_file}: no CA certificates could be read; expected a PEM file"
+                ) from error
+            context.set_verify(SSL.VERIFY_PEER, _remember_refusal)
+        self.context = context
+
+    def check(self, info: Handshaken, server_name: str | None) -> None:
+        """Verify who answered, after the handshake. Raises TlsError.
+
+        The chain was verified during it. ``server_name`` is the name (or address) expected.
+        """
+        der = info.peer_leaf_der
+        if self._verify is Verify.OFF:
+            return
+        if der is None:
+            raise TlsError("the server showed no certificate", reason="certificate_missing")
+        if self._verify is Verify.PIN:
+            digest = hashlib.sha256(der).digest()
+            if digest not in self._pins:
+                raise TlsError(
+                    f"the server's certificate has SHA-256 {digest.hex()}, which is not among "
+                    "tls.pins",
+                    reason="certificate_not_pinned",
+                )
+        elif server_name:
+            _check_name(der, server_name)
+
+
+def _server_context(settings: ListenerTls, identity: Identity) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    versions = dict(_VERSIONS)
+    try:
+        context.set_min_proto_version(versions[settings.min_version])
+        context.set_max_proto_version(versions[settings.max_version])
+        context.set_options(_OPTIONS)
+        # Buffers are given back when empty: an idle call costs little.
+        context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+        context.set_cipher_list(settings.ciphers.encode())
+        context.set_tls13_ciphersuites(settings.ciphersuites.encode())
+        context.use_certificate(identity.certificate.leaf)
+        for intermediate in identity.certificate.intermediates:
+            context.add_extra_chain_cert(intermediate)
+        context.use_privatekey(identity.key)
+    except (SSL.Error, ValueError, TypeError) as error:
+        raise CertificateError(
+            f"OpenSSL refuses certificate {identity.certificate.subject} or the listener's tls "
+            f"settings: {error}"
+        ) from error
+    context.set_session_id(_SESSION_ID_CONTEXT)
+    if settings.session_resumption:
+        context.set_session_cache_mode(SSL.SESS_CACHE_SERVER)
+        context.set_timeout(round(settings.session_lifetime))
+    else:
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.set_options(SSL.OP_NO_TICKET)
+    return context
+
+
+def _remember_refusal(
+    connection: SSL.Connection, _certificate: crypto.X509, error: int, _depth: int, ok: int
+) -> bool:
+    """Keep OpenSSL's reason where the engine finds it: the stack only says "verify failed"."""
+    if not ok:
+        connection.set_app_data(error)
+    return bool(ok)
+
+
+def _check_name(der: bytes, expected: str) -> None:
+    leaf = x509.load_der_x509_certificate(der)
+    try:
+        try:
+            ip_address(expected)
+        except ValueError:
+            verify_certificate_hostname(leaf, expected)
+        else:
+            verify_certificate_ip_address(leaf, expected)
+    except (VerificationError, ValueError) as error:
+        names = ", ".join(Certificate(leaf).names) or "no name at all"
+        raise TlsError(
+            f"the server's certificate is for {names}, not for {expected}: "
+            "set tls.server_name to a name it holds",
+            reason="certificate_name_mismatch",
+        ) from error

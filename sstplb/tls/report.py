@@ -1,0 +1,151 @@
+"""OpenSSL's errors as sentences: what happened, and who has to do what.
+
+OpenSSL says ``[('SSL routines', '', 'tlsv1 alert unknown ca')]``. An operator needs to hear that
+*the other side* does not trust *our* certificate, and that the root belongs into its store. The
+table below is the whole translation: reason → (slug, sentence). Reasons it does not know are
+passed on as they are.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from OpenSSL import SSL
+
+from sstplb.errors import TlsError
+
+REASONS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "tlsv1 alert unknown ca": (
+            "untrusted_by_peer",
+            "the other side does not trust the certificate it was shown: "
+            "put its root into the other side's store of trusted roots",
+        ),
+        "sslv3 alert bad certificate": (
+            "rejected_by_peer",
+            "the other side rejected the certificate it was shown",
+        ),
+        "sslv3 alert certificate unknown": (
+            "rejected_by_peer",
+            "the other side rejected the certificate it was shown, without saying why "
+            "(Windows says so for an untrusted root or a name that does not match)",
+        ),
+        "sslv3 alert certificate expired": (
+            "expired_for_peer",
+            "the other side holds the certificate it was shown for expired: renew it, "
+            "or set the other side's clock",
+        ),
+        "sslv3 alert certificate revoked": (
+            "revoked_for_peer",
+            "the other side holds the certificate it was shown for revoked",
+        ),
+        "sslv3 alert handshake failure": (
+            "handshake_refused",
+            "the other side refused the handshake: most often no cipher in common",
+        ),
+        "tlsv1 alert protocol version": (
+            "version_refused",
+            "the other side speaks none of the TLS versions offered (see min_version, max_version)",
+        ),
+        "tlsv1 unrecognized name": (
+            "name_refused",
+            "the other side has no certificate for the server name it was asked for",
+        ),
+        "tlsv1 alert internal error": ("peer_internal_error", "the other side failed internally"),
+        "tlsv1 alert decrypt error": (
+            "decrypt_error",
+            "the other side could not verify the handshake",
+        ),
+        "tlsv1 alert access denied": ("access_denied", "the other side denied access"),
+        "tlsv13 alert certificate required": (
+            "certificate_required",
+            "the other side wants a client certificate: SSTP clients have none",
+        ),
+        "no shared cipher": (
+            "no_shared_cipher",
+            "no cipher in common: the client offers none of those in tls.ciphers that fit the "
+            "certificate's key",
+        ),
+        "no suitable signature algorithm": (
+            "no_shared_cipher",
+            "no signature algorithm in common that fits the certificate's key",
+        ),
+        "unsupported protocol": (
+            "version_unsupported",
+            "the client speaks only TLS versions older than tls.min_version",
+        ),
+        "no protocols available": (
+            "version_unsupported",
+            "no TLS version is left between min_version and max_version",
+        ),
+        "wrong version number": (
+            "not_tls",
+            "what came is not TLS: does the other side speak plain HTTP on this port?",
+        ),
+        "http request": ("not_tls", "a plain HTTP request came where TLS was expected"),
+        "packet length too long": (
+            "not_tls",
+            "what came is not TLS: does the other side speak plain HTTP on this port?",
+        ),
+        "decryption failed or bad record mac": (
+            "damaged_record",
+            "a TLS record came damaged: something on the way changed bytes",
+        ),
+        "bad record type": ("damaged_record", "bytes came that are not a TLS record"),
+        "unexpected message": ("unexpected_message", "a TLS message came out of order"),
+        "no renegotiation": (
+            "renegotiation",
+            "the other side asked for renegotiation, which is off",
+        ),
+    }
+)
+
+VERIFY_REASONS: Mapping[int, tuple[str, str]] = MappingProxyType(
+    {
+        2: ("untrusted", "its issuer's certificate is not among the trusted CAs (tls.ca_file)"),
+        10: ("expired", "it has expired: renew it"),
+        9: ("not_yet_valid", "it is not valid yet: is the clock right?"),
+        18: ("self_signed", "it is self-signed: trust it with tls.verify: pin, or issue another"),
+        19: ("untrusted", "the root at the end of its chain is not trusted (tls.ca_file)"),
+        20: ("untrusted", "its issuer is not among the trusted CAs (tls.ca_file)"),
+        21: ("untrusted", "its chain is incomplete: the server must send the intermediates"),
+        23: ("revoked", "it is revoked"),
+        24: ("untrusted", "a certificate in its chain is no CA"),
+        26: ("wrong_purpose", "it is not meant for servers (EKU serverAuth is missing)"),
+    }
+)
+"""OpenSSL's X509_V_ERR numbers (x509_vfy.h)."""
+
+
+RAGGED_END = "tls_closed"
+"""The slug for an end without close_notify: an ordinary end, except during a handshake."""
+
+
+def ragged_end() -> TlsError:
+    """Return the error for a connection that ended in the middle of TLS."""
+    return TlsError("the other side closed the connection during TLS", reason=RAGGED_END)
+
+
+def translate(error: SSL.Error) -> TlsError:
+    """Return OpenSSL's error as ours, with a sentence and a slug."""
+    stack = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    reasons = [str(entry[-1]).lower() for entry in stack if entry and entry[-1]]
+    for reason in reasons:
+        for known in (reason, reason.replace("ssl/tls alert", "sslv3 alert")):
+            if known in REASONS:
+                slug, sentence = REASONS[known]
+                return TlsError(sentence, reason=slug)
+    if (
+        isinstance(error, SSL.SysCallError)
+        or not reasons
+        or "unexpected eof while reading" in reasons
+    ):
+        return ragged_end()
+    return TlsError(f"TLS failed: {'; '.join(reasons)}")
+
+
+def translate_verify(number: int) -> TlsError:
+    """Return a failed verification as our error; ``number`` is an X509_V_ERR."""
+    slug, sentence = VERIFY_REASONS.get(number, ("untrusted", f"OpenSSL's reason {number}"))
+    return TlsError(
+        f"the server's certificate is not accepted: {sentence}", reason=f"certificate_{slug}"
+    )
