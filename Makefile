@@ -1,0 +1,56 @@
+# Two commands matter: `make demo` and `make test`. Each sets up what it needs.
+
+VENV   := .venv
+PYTHON := $(VENV)/bin/python
+# Every third-party program the tests run, by Debian package.
+TEST_PACKAGES := sstp-client openssl
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test interop check format clean
+
+help:  ## show this help
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/ready-run  ## make the virtual environment with what sstplb itself needs
+
+demo: $(VENV)/ready-run  ## watch SSTP calls go through all three modes (ARGS="--once --json")
+	@$(VENV)/bin/sstplb demo $(ARGS)
+
+test: $(VENV)/ready-dev system-packages  ## run all tests
+	$(PYTHON) -m pytest $(ARGS)
+
+interop: $(VENV)/ready-dev system-packages  ## run only the tests with third-party client and server
+	$(PYTHON) -m pytest tests/interop $(ARGS)
+
+check: $(VENV)/ready-dev  ## format, lint and types
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+
+format: $(VENV)/ready-dev  ## put the source into the house format
+	$(VENV)/bin/ruff format
+	$(VENV)/bin/ruff check --fix
+
+clean:  ## remove what make made
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# --- set-up -----------------------------------------------------------------------------------
+
+# Debian splits the venv module from python3; without it `python3 -m venv` fails half way.
+$(VENV)/bin/python:
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'sstplb needs Python 3.11 or newer; this is:'; python3 --version; exit 1; }
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || sh .ci/need python3-venv
+	python3 -m venv $(VENV)
+
+$(VENV)/ready-run: $(VENV)/bin/python pyproject.toml
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/ready-dev: $(VENV)/bin/python pyproject.toml
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/ready-run
+
+.PHONY: system-packages
+system-packages:
+	@sh .ci/need $(TEST_PACKAGES)

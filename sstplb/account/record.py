@@ -1,0 +1,83 @@
+"""What is remembered of one call. Pure: times are given.
+
+A record is opened when a connection is accepted and closed exactly once, on every path (the
+ledger insists). Two clocks appear: ``started_at`` is the wall clock (seconds since 1970), for
+people; everything else is durations in seconds from a monotonic one.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+Address = tuple[str, int]
+
+
+class Outcome(StrEnum):
+    """How a call ended, in one word; ``reason`` narrows it."""
+
+    COMPLETED = "completed"
+    """It was handed over and ran until one side finished."""
+    REFUSED = "refused"
+    """We did not take it: a limit, no backend, draining."""
+    CLIENT_FAILED = "client_failed"
+    """The client's side failed."""
+    BACKEND_FAILED = "backend_failed"
+    """The backends' side failed."""
+    DRAINED = "drained"
+    """We ended it: stop, drain, a backend that went down."""
+    WEB = "web"
+    """A visitor that does not speak SSTP, answered or sent to the web pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One backend that was asked; ``reason`` is empty for the one that took the call."""
+
+    backend: str
+    reason: str
+    seconds: float
+
+
+@dataclass(slots=True)
+class Phases:
+    """How long each step took, in seconds; None: the call never got there, or had no such step."""
+
+    preface_s: float | None = None
+    hello_s: float | None = None
+    tls_s: float | None = None
+    head_s: float | None = None
+    reach_s: float | None = None
+    """Candidates, dials, and the backend's answer."""
+    relay_s: float | None = None
+
+
+@dataclass(slots=True)
+class Record:
+    """One call."""
+
+    id: int
+    listener: str
+    mode: str
+    client: Address
+    started_at: float
+    opened_s: float
+    """On the monotonic clock."""
+    pool: str | None = None
+    backend: str | None = None
+    server_name: str | None = None
+    tls_version: str | None = None
+    cipher: str | None = None
+    correlation_id: str | None = None
+    tries: list[Try] = field(default_factory=list)
+    phases: Phases = field(default_factory=Phases)
+    bytes_in: int = 0
+    """From client to backend, as plaintext in the terminating modes."""
+    bytes_out: int = 0
+    packets_in: int | None = None
+    """SSTP packets; None where they were not followed."""
+    packets_out: int | None = None
+    outcome: Outcome | None = None
+    """None while it runs."""
+    reason: str = ""
+    detail: str = ""
+    """The reason in words."""
+    duration_s: float = 0.0
