@@ -21,8 +21,10 @@
         │   ├── BackendRefusedError      an HTTP answer other than 200
         │   ├── BackendProtocolError     an answer that is no HTTP
         │   └── CertificateMismatchError the same-certificate rule
-        └── RefusedError       our own decision
-            └── LimitReachedError, NoBackendAvailableError, DrainingError
+        ├── RefusedError       our own decision, before hand-over
+        │   └── LimitReachedError, NoBackendAvailableError, DrainingError
+        └── EndedError         our own decision, in the middle of a call
+            └── IdleTimeoutError, BackendDownError, StoppedError
 
 What differs between kinds is said by class attributes, never by conditionals elsewhere:
 
@@ -258,3 +260,27 @@ class DrainingError(RefusedError):
     """The balancer or the listener is draining."""
 
     reason = "draining"
+
+
+class EndedError(CallError):
+    """We end a call that is running."""
+
+    reason = "ended"
+
+
+class IdleTimeoutError(EndedError):
+    """No byte either way for the idle limit."""
+
+    reason = "idle_timeout"
+
+
+class BackendDownError(EndedError):
+    """Its backend went down, and the pool says ``on_down: close``."""
+
+    reason = "backend_down"
+
+
+class StoppedError(EndedError):
+    """The balancer stops, and the time for running calls is over."""
+
+    reason = "stopped"

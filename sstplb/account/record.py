@@ -22,8 +22,8 @@ class Outcome(StrEnum):
     """The client's side failed."""
     BACKEND_FAILED = "backend_failed"
     """The backends' side failed."""
-    DRAINED = "drained"
-    """We ended it: stop, drain, a backend that went down."""
+    CLOSED = "closed"
+    """We ended it: silence, stop, drain, a backend that went down."""
     WEB = "web"
     """A visitor that does not speak SSTP, answered or sent to the web pool."""
 

@@ -109,8 +109,8 @@ _DATA, _CONTROL = 0x1000, 0x1001
 _RESERVED_IGNORED = 0xFF01
 """Of the first two bytes: the version and the C bit; the rest is reserved (2.2.1)."""
 PACKETS_AFTER_CONNECTED = 16
-"""Following an opening ends when the backend has sent this many packets after CALL_CONNECTED: a
-refusal comes at once, but LCP or IPCP packets may already be on their way before it."""
+"""When the backend has sent this many packets after CALL_CONNECTED the binding counts as accepted:
+a refusal comes at once, but LCP or IPCP packets may already be on their way before it."""
 
 
 class CallPhase(Enum):
@@ -129,6 +129,8 @@ class Finding:
 
     reason: str
     sentence: str
+    side: str
+    """Whose doing it was: ``client`` or ``backend``."""
 
 
 class Watcher:
@@ -148,6 +150,8 @@ class Watcher:
         self.phase = CallPhase.OPENING
         self.fault: Finding | None = None
         self.ending: Finding | None = None
+        self.is_proven = False
+        """The backend accepted the binding: packets flow, and no abort came."""
         self.done = follow is Follow.OFF
         """Nothing more is to be learnt: stop calling."""
 
@@ -168,12 +172,10 @@ class Watcher:
     def from_backend(self, data: bytes) -> None:
         """Look at bytes on their way to the client."""
         self._look(self._backend, data)
-        if (
-            self._follow is Follow.OPENING
-            and self.phase is CallPhase.CONNECTED
-            and self._backend.packets - self._connected_at_packet >= PACKETS_AFTER_CONNECTED
-        ):
-            self.done = True
+        if self.phase is CallPhase.CONNECTED and not self.is_proven:
+            since = self._backend.packets - self._connected_at_packet
+            self.is_proven = since >= PACKETS_AFTER_CONNECTED and self.fault is None
+            self.done = self.done or (self.is_proven and self._follow is Follow.OPENING)
 
     def _look(self, stream: "_Stream", data: bytes) -> None:
         if self.done:
@@ -182,7 +184,8 @@ class Watcher:
             for payload in stream.feed(data):
                 self._read(stream.side, parse_message(payload))
         except PacketError as error:
-            self._note("malformed_stream", f"the {stream.side}'s SSTP stream is malformed: {error}")
+            sentence = f"the {stream.side}'s SSTP stream is malformed: {error}"
+            self._note("malformed_stream", sentence, stream.side)
             self.done = True
 
     def _read(self, side: str, message: Message) -> None:
@@ -194,7 +197,7 @@ class Watcher:
             self.phase, self._request = CallPhase.ACCEPTED, message.binding_request
         elif kind == MessageType.CALL_CONNECT_NAK and side == "backend":
             status = message.status
-            self._note("call_nak", f"the backend did not accept the call request ({status})")
+            self._note("call_nak", f"the backend did not accept the call request ({status})", side)
         elif kind == MessageType.CALL_CONNECTED and side == "client":
             self.phase = CallPhase.CONNECTED
             self._connected_at_packet = self._backend.packets
@@ -203,13 +206,15 @@ class Watcher:
             self._read_abort(side, message)
         elif kind == MessageType.CALL_DISCONNECT and self.phase is not CallPhase.ENDING:
             self.phase = CallPhase.ENDING
-            self.ending = Finding(f"disconnected_by_{side}", f"the {side} ended the call politely")
+            sentence = f"the {side} ended the call politely"
+            self.ending = Finding(f"disconnected_by_{side}", sentence, side)
 
     def _check_binding(self, message: Message) -> None:
         """Check what can be checked without the HLAK (3.2.5.2)."""
         binding, request = message.binding, self._request
         if binding is None:
-            self._note("binding_missing", "the client's CALL_CONNECTED carries no crypto binding")
+            sentence = "the client's CALL_CONNECTED carries no crypto binding"
+            self._note("binding_missing", sentence, "client")
             return
         self._client_hash = binding.certificate_hash
         if self._served_hashes and binding.certificate_hash not in self._served_hashes:
@@ -217,14 +222,17 @@ class Watcher:
                 "client_certificate_hash_mismatch",
                 f"the client saw a certificate with hash {binding.certificate_hash.hex()}, which "
                 "is not the one we served: something between us and it inspects TLS",
+                "client",
             )
         elif request is not None and binding.nonce != request.nonce:
-            self._note("nonce_not_echoed", "the client did not echo the backend's nonce")
+            sentence = "the client did not echo the backend's nonce"
+            self._note("nonce_not_echoed", sentence, "client")
         elif request is not None and not binding.hash_protocol & request.hash_protocols:
             self._note(
                 "hash_not_offered",
                 f"the client used hash {binding.hash_protocol:#x}, the backend offered "
                 f"{request.hash_protocols:#x}",
+                "client",
             )
 
     def _read_abort(self, side: str, message: Message) -> None:
@@ -233,22 +241,23 @@ class Watcher:
         self.phase = CallPhase.ENDING
         status = message.status
         if status is None:
-            self._note(f"aborted_by_{side}", f"the {side} aborted the call without a reason")
+            self._note(f"aborted_by_{side}", f"the {side} aborted the call without a reason", side)
         elif side == "backend" and status.attribute_id == AttributeId.CRYPTO_BINDING:
             seen = self._client_hash.hex() or "unknown"
             self._note(
                 "binding_refused",
                 f"the backend refused the crypto binding ({status}): it expects another "
                 f"certificate than the one the client saw (hash {seen})",
+                side,
             )
         elif status.status == Status.NEGOTIATION_TIMEOUT:
-            self._note("negotiation_timeout", f"the {side} waited too long for the opening")
+            self._note("negotiation_timeout", f"the {side} waited too long for the opening", side)
         else:
-            self._note(f"aborted_by_{side}", f"the {side} aborted the call ({status})")
+            self._note(f"aborted_by_{side}", f"the {side} aborted the call ({status})", side)
 
-    def _note(self, reason: str, sentence: str) -> None:
+    def _note(self, reason: str, sentence: str, side: str) -> None:
         if self.fault is None:
-            self.fault = Finding(reason, sentence)
+            self.fault = Finding(reason, sentence, side)
 
 
 class _Stream:

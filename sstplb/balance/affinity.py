@@ -1,0 +1,137 @@
+"""Source affinity: a client that returns finds the backend it had.
+
+RRAS keeps state a client comes back for, and IKEv2 beside SSTP must reach the same server. A
+client is its network: the address under a prefix length per family. An IPv4 address written as
+IPv6 (``::ffff:192.0.2.1``, what a socket on ``[::]`` says of it) is the IPv4 client it is.
+
+What is remembered is the backend that last *took* a call, never one that was merely tried: the
+pool says ``remember`` at hand-over. While calls of a client run, its entry does not expire; with
+the end of the last one its time-out begins. Looking an entry up does not prolong it.
+
+Bounded, and every step O(1): entries without calls stand in the order in which their last call
+ended, which is also the order in which they expire. Beyond ``entries_max`` the first of those is
+forgotten. When there is none, all remembered clients being in the middle of calls, the client
+whose latest hand-over is longest ago is forgotten: the bound is the stronger promise. Its calls
+run on, and their end finds nobody to count for. (By default there can be five times fewer calls
+than entries, so this happens only where somebody set the two the other way round.)
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+
+from sstplb.config.schema import Affinity
+
+
+def client_network(host: str, prefix_v4: int, prefix_v6: int) -> bytes:
+    """Return the network of a client address: 4 or 16 bytes, those beyond the prefix zero.
+
+    Raises ValueError when ``host`` is not an IP address.
+    """
+    address = ip_address(host)
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    prefix = prefix_v4 if address.version == 4 else prefix_v6
+    beyond = address.max_prefixlen - prefix
+    return (int.from_bytes(address.packed, "big") >> beyond << beyond).to_bytes(
+        address.max_prefixlen // 8, "big"
+    )
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One client remembered. Who holds calls keeps it, and gives it back to ``release``."""
+
+    key: bytes
+    backend: str
+    """The name of the backend that took its latest call."""
+    calls: int = 0
+    """Its calls that run."""
+    expires_at: float = 0.0
+    """When it is forgotten, once no call runs."""
+
+
+@dataclass(slots=True)
+class AffinityCounters:
+    """What the table did since the start."""
+
+    hits: int = 0
+    """Look-ups that found a backend."""
+    misses: int = 0
+    """Look-ups that found none."""
+    expired: int = 0
+    """Entries that timed out."""
+    evicted: int = 0
+    """Entries forgotten because the table was full."""
+    moved: int = 0
+    """Hand-overs to another backend than the one remembered."""
+
+
+class AffinityTable:
+    """Which backend each client network had last."""
+
+    def __init__(self, config: Affinity) -> None:
+        self.config = config
+        self.counters = AffinityCounters()
+        self._busy: OrderedDict[bytes, Entry] = OrderedDict()
+        """With running calls, in the order of their latest hand-over."""
+        self._idle: OrderedDict[bytes, Entry] = OrderedDict()
+        """Without, in the order in which their last call ended."""
+
+    def __len__(self) -> int:
+        return len(self._busy) + len(self._idle)
+
+    def key(self, host: str) -> bytes:
+        """Return the client network of an address. Raises ValueError when it is none."""
+        return client_network(host, self.config.prefix_v4, self.config.prefix_v6)
+
+    def lookup(self, key: bytes, now: float) -> str | None:
+        """Return the name of the backend that ``key`` had last, or None."""
+        self._expire(now)
+        entry = self._busy.get(key) or self._idle.get(key)
+        if entry is None:
+            self.counters.misses += 1
+            return None
+        self.counters.hits += 1
+        return entry.backend
+
+    def remember(self, key: bytes, backend: str, now: float) -> Entry:
+        """Note a call handed over to ``backend``; its end is said with ``release``."""
+        self._expire(now)
+        entry = self._busy.pop(key, None) or self._idle.pop(key, None)
+        if entry is None:
+            self._make_room(self.config.entries_max - 1)
+            entry = Entry(key, backend)
+        elif entry.backend != backend:
+            self.counters.moved += 1
+            entry.backend = backend
+        entry.calls += 1
+        self._busy[key] = entry
+        return entry
+
+    def release(self, entry: Entry, now: float) -> None:
+        """Note the end of a call that ``remember`` was told of, once for each."""
+        entry.calls -= 1
+        if entry.calls or self._busy.get(entry.key) is not entry:
+            return
+        entry.expires_at = now + self.config.timeout
+        self._idle[entry.key] = self._busy.pop(entry.key)
+
+    def reconfigure(self, config: Affinity) -> None:
+        """Go on under other rules, with the same prefix lengths: a key must mean the same.
+
+        A changed time-out holds for calls that end from now on.
+        """
+        self.config = config
+        self._make_room(config.entries_max)
+
+    def _expire(self, now: float) -> None:
+        """Forget who timed out; each entry is looked at once, so this is O(1) over time."""
+        while self._idle and next(iter(self._idle.values())).expires_at <= now:
+            self._idle.popitem(last=False)
+            self.counters.expired += 1
+
+    def _make_room(self, entries_max: int) -> None:
+        while len(self) > entries_max:
+            (self._idle or self._busy).popitem(last=False)
+            self.counters.evicted += 1

@@ -1,0 +1,104 @@
+"""One RRAS server, as the balancer knows it: the only object of a pool that changes.
+
+Whether it may take a call follows from facts that different people establish, each kept by
+itself: the operator's *standing*, the checks' and calls' *health*, the *address* its name resolved
+to, the *certificate* it was seen with, and how many calls it has. ``unusable_because`` puts them
+together, in the order in which an operator should hear of them.
+
+A backend outlives a reload when its name and configured address stay: the new pool takes over
+the object itself (``pool.py``), so running calls and their end are counted in one place.
+
+**When the answer of the name server changes**, the current address is kept as long as it is among
+the answers. Otherwise new calls go to the first answer; running calls stay where they are, and
+still count towards ``calls_max``; what was learnt about the old machine is forgotten: its
+certificate, its health (the next check decides alone), its passive marks. An empty answer changes
+nothing: a name server that fails is no reason to lose a backend that works.
+"""
+
+from sstplb.balance.health import Health
+from sstplb.config import schema
+from sstplb.config.schema import Standing
+
+
+class Backend:
+    """One server's configuration, standing, health and calls."""
+
+    def __init__(
+        self, pool: str, config: schema.Backend, check: schema.Check, passive: schema.Passive
+    ) -> None:
+        self.pool = pool
+        self.name = config.name
+        self.config = config
+        self.standing = config.standing
+        """The operator's word; may be changed while running."""
+        self.health = Health(check, passive)
+        self.address: str | None = None if config.address.is_name else config.address.host
+        """Where new calls go (never a name); None until its name is resolved."""
+        self.leaf_sha256: bytes | None = None
+        """SHA-256 of the certificate it was last seen with; None: not seen, or plain HTTP."""
+        self.certificate_mismatch: str | None = None
+        """Why its certificate cannot work with ours, as a sentence; None: it can."""
+        self.dialing = 0
+        """Calls that are trying it: a place is taken, the hand-over has not come."""
+        self.calls = 0
+        """Calls handed over and running."""
+        self.calls_total = 0
+        """Calls ever handed over."""
+        self.tries_total = 0
+        """Calls that ever tried it."""
+
+    def __repr__(self) -> str:
+        return f"<Backend {self.pool}/{self.name} at {self.address}>"
+
+    @property
+    def places_taken(self) -> int:
+        """How many of its ``calls_max`` are taken, by calls running or on their way."""
+        return self.calls + self.dialing
+
+    @property
+    def last_reason(self) -> str:
+        """Why it is up or down, in words."""
+        return self.health.reason
+
+    def unusable_because(self, now: float) -> str | None:
+        """Return the slug of what keeps new calls away, or None when it can take one.
+
+        ``standing_off`` · ``draining`` · ``unresolved`` · ``down`` · ``certificate_mismatch`` ·
+        ``set_aside`` · ``calls_max``
+        """
+        if self.standing is Standing.OFF:
+            return "standing_off"
+        if self.standing is Standing.DRAINING:
+            return "draining"
+        if self.address is None:
+            return "unresolved"
+        if not self.health.is_up:
+            return "down"
+        if self.certificate_mismatch is not None:
+            return "certificate_mismatch"
+        if self.health.is_set_aside(now):
+            return "set_aside"
+        return "calls_max" if self.places_taken >= self.config.calls_max else None
+
+    def set_address(self, answers: tuple[str, ...], now: float) -> bool:
+        """Take the addresses its name resolved to; return whether new calls go elsewhere now."""
+        if not answers or self.address in answers:
+            return False
+        if self.address is not None:
+            self.leaf_sha256 = self.certificate_mismatch = None
+            self.health.reset(now)
+        self.address = answers[0]
+        return True
+
+    def reconfigure(
+        self, config: schema.Backend, check: schema.Check, passive: schema.Passive
+    ) -> None:
+        """Take over what a reload changed; ``config`` has the same name and address.
+
+        The file's standing is taken only when the file changed it: a reload for another reason
+        must not undo what the operator said while we were running.
+        """
+        if config.standing is not self.config.standing:
+            self.standing = config.standing
+        self.config = config
+        self.health.reconfigure(check, passive)

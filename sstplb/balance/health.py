@@ -1,0 +1,245 @@
+"""Is a backend well? What checks say, what calls say, and when that changes our mind.
+
+Two facts are kept apart:
+
+**Up or down** is the verdict of the checks. The first verdict decides alone: nobody wants to wait
+for three checks after a start to learn what the first one said. Afterwards ``rise`` good answers
+in a row bring a backend up and ``fall`` bad ones take it down, so that one lost packet does not
+flap. Two products judge otherwise, and can be imitated:
+
+- *Kemp LoadMaster* retries only when nothing came back. A wrong answer is an answer: down at once
+  (``wrong_answer_is_final``; the probe says which it was with ``Verdict.final``).
+- *F5 BIG-IP* counts seconds instead of answers: down when no good one came for ``down_after``, up
+  at the first good one. Time passes between checks too, so this machine says when it wants to be
+  woken (``wake_at``, ``wake``).
+
+**Set aside** is what calls say. A backend can answer every check and still fail calls, because it
+is out of ports or expects another certificate. After ``failures`` failed calls in a row it gets
+no new ones for ``back_off`` seconds; if the first call after that fails as well, for twice as
+long, up to ``back_off_max``; one that succeeds wipes the slate. What calls that began earlier
+report while it is set aside changes nothing: ten calls that fail together are one bad moment.
+
+Each change of mind is a ``Flip``, to be logged once. Time is an argument (seconds, monotonic);
+this module neither probes nor waits.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from sstplb.config.schema import Check, CheckPreset, Passive
+
+PRESETS: Mapping[CheckPreset, Mapping[str, object]] = MappingProxyType(
+    {
+        # 1 check + 2 retries; back at the first good answer (an assumption); any 2xx is good
+        # whatever status the administrator asked for.
+        CheckPreset.KEMP: MappingProxyType(
+            {
+                "interval": 9.0,
+                "timeout": 4.0,
+                "rise": 1,
+                "fall": 3,
+                "wrong_answer_is_final": True,
+                "expect_status": ("401", "200-299"),
+            }
+        ),
+        # F5's "time-out" is how long the server may go without a good answer, not how long one
+        # check may take: a check is over when the next is due.
+        CheckPreset.F5: MappingProxyType(
+            {"interval": 5.0, "timeout": 5.0, "rise": 1, "down_after": 16.0}
+        ),
+    }
+)
+"""What each preset changes in a ``Check``: those products' defaults."""
+
+
+def apply_preset(check: Check) -> Check:
+    """Return ``check`` with its preset filled in; whatever the operator set himself wins.
+
+    Without a preset it is returned as it is; doing it twice changes nothing.
+    """
+    if check.preset is None:
+        return check
+    preset = PRESETS[check.preset]
+    update = {name: preset[name] for name in preset if name not in check.model_fields_set}
+    return check.model_copy(update=update)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The result of one check."""
+
+    good: bool
+    final: bool = False
+    """Of a bad one: something wrong came back (a status, a refusal), rather than silence."""
+    reason: str = ""
+    """In words, for the log: ``expected 401, got 503``."""
+    transcript: str = ""
+    """What was sent and what came back, for ``sstplb probe``."""
+
+
+class FlipKind(StrEnum):
+    """How our mind changed."""
+
+    UP = "up"
+    DOWN = "down"
+    SET_ASIDE = "set_aside"
+    BACK = "back"
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A change of mind, worth one log line."""
+
+    kind: FlipKind
+    reason: str
+    """In words, with what decided: ``timed out (3 bad checks in a row)``."""
+
+
+class Health:
+    """What checks and calls have said about one backend."""
+
+    set_aside_until: float
+    """Until when calls are kept away (monotonic seconds); in the past: they are not."""
+    _failed_in_row: int
+    _back_off_s: float
+
+    def __init__(self, check: Check, passive: Passive) -> None:
+        self.reconfigure(check, passive)
+        self.passive_failures_total = 0
+        self.checks_total = 0
+        self.reset(None)
+
+    def reconfigure(self, check: Check, passive: Passive) -> None:
+        """Judge by other rules from now on; what is known stays. ``check`` has its preset."""
+        self._check = check
+        self._passive = passive
+
+    def reset(self, now: float | None) -> None:
+        """Forget everything said so far, as when the name now leads to another machine."""
+        self.is_up = self._check.initially_up
+        self.is_checked = False
+        """Whether any check has spoken yet."""
+        self.reason = "not checked yet"
+        """Why it is up or down, in words."""
+        self.since = now
+        """When it became so; None for "from the start"."""
+        self.last_verdict: Verdict | None = None
+        self._good_in_row = self._bad_in_row = 0
+        self._last_good_at: float | None = None
+        self._wipe_slate()
+
+    # --- what checks say ------------------------------------------------------------------
+
+    def report(self, verdict: Verdict, now: float) -> Flip | None:
+        """Take the result of a check; return the flip it caused, if any."""
+        first, self.is_checked = not self.is_checked, True
+        self.checks_total += 1
+        self.last_verdict = verdict
+        if verdict.good:
+            self._good_in_row, self._bad_in_row = self._good_in_row + 1, 0
+            self._last_good_at = now
+            decided_by = self._why_up(first)
+        else:
+            self._good_in_row, self._bad_in_row = 0, self._bad_in_row + 1
+            decided_by = self._why_down(first, verdict, now)
+        if decided_by is None:
+            return None
+        return self._flip(
+            verdict.good, f"{verdict.reason or 'no reason given'} ({decided_by})", now
+        )
+
+    @property
+    def wake_at(self) -> float | None:
+        """When ``wake`` should be called if no verdict comes before; None: not needed."""
+        if self._check.down_after is None or not (self.is_up and self._bad_in_row):
+            return None
+        return None if self._last_good_at is None else self._last_good_at + self._check.down_after
+
+    def wake(self, now: float) -> Flip | None:
+        """Take it down when no good answer came for ``down_after``; return the flip, if any.
+
+        Only after at least one bad answer: the silence of a late prober is not the backend's.
+        """
+        due = self.wake_at
+        if due is None or now < due or self.last_verdict is None:
+            return None
+        return self._flip(False, f"{self.last_verdict.reason} ({self._too_long()})", now)
+
+    def _why_up(self, first: bool) -> str | None:
+        """Return what made a good verdict decisive, or None when it was not."""
+        if first:
+            return "first check"
+        if self.is_up or self._good_in_row < self._check.rise:
+            return None
+        return _in_a_row(self._good_in_row, "good")
+
+    def _why_down(self, first: bool, verdict: Verdict, now: float) -> str | None:
+        """Return what made a bad verdict decisive, or None when it was not."""
+        if first:
+            return "first check"
+        if not self.is_up:
+            return None
+        if verdict.final and self._check.wrong_answer_is_final:
+            return "a wrong answer is final"
+        if self._check.down_after is not None:
+            due = self.wake_at
+            return self._too_long() if due is not None and now >= due else None
+        if self._bad_in_row < self._check.fall:
+            return None
+        return _in_a_row(self._bad_in_row, "bad")
+
+    def _too_long(self) -> str:
+        return f"no good answer for {self._check.down_after:g} s"
+
+    def _flip(self, up: bool, reason: str, now: float) -> Flip:
+        self.is_up, self.reason, self.since = up, reason, now
+        if up:
+            self._wipe_slate()
+        return Flip(FlipKind.UP if up else FlipKind.DOWN, reason)
+
+    # --- what calls say -------------------------------------------------------------------
+
+    def is_set_aside(self, now: float) -> bool:
+        """Whether failed calls keep new ones away for now."""
+        return now < self.set_aside_until
+
+    def call_failed(self, reason: str, now: float) -> Flip | None:
+        """Note a call that failed on this backend's side; return the flip it caused, if any."""
+        self.passive_failures_total += 1
+        if not self._passive.failures or self.is_set_aside(now):
+            return None
+        self._failed_in_row += 1
+        if not self._back_off_s and self._failed_in_row < self._passive.failures:
+            return None
+        wanted = 2 * self._back_off_s or self._passive.back_off
+        self._back_off_s = min(wanted, self._passive.back_off_max)
+        self.set_aside_until = now + self._back_off_s
+        calls = "call" if self._failed_in_row == 1 else "calls"
+        return Flip(
+            FlipKind.SET_ASIDE,
+            f"{reason} ({self._failed_in_row} {calls} failed in a row; no new calls for"
+            f" {self._back_off_s:g} s)",
+        )
+
+    def call_succeeded(self, now: float) -> Flip | None:
+        """Note a call that went well: counting starts afresh. Returns a flip if it was set aside.
+
+        Say this when a call has proved its worth. Where refused bindings count as failures that
+        is not the hand-over but the binding, or each 200 would wipe out the refusal before it.
+        """
+        if self.is_set_aside(now):
+            return None
+        was_aside = self._back_off_s > 0
+        self._wipe_slate()
+        return Flip(FlipKind.BACK, "a call succeeded again") if was_aside else None
+
+    def _wipe_slate(self) -> None:
+        self.set_aside_until = 0.0
+        self._failed_in_row = 0
+        self._back_off_s = 0.0
+
+
+def _in_a_row(count: int, kind: str) -> str:
+    return f"1 {kind} check" if count == 1 else f"{count} {kind} checks in a row"

@@ -1,0 +1,174 @@
+"""A pool: who may answer a call, in which order, and how many each has.
+
+A call asks for its ``candidates`` once: affinity first, then the strategy's order, backups after
+all others. For each it tries it takes a place (``reserve``), which counts at once: a backend's
+``calls_max`` cannot be overshot by calls that are still dialing, however many dial together. The
+place is given back when the try fails, or becomes a running call at hand-over. Only then is the
+client remembered, so after a failover affinity knows who really took the call.
+
+Backups are for when no other backend is usable, and affinity does not change that: a client that
+was served by a backup in bad times goes back with everybody else when they are over.
+
+**Reload.** A new ``Pool`` takes over from the previous one: the ``Backend`` objects whose name and
+configured address stay (with their health, counters and running calls; calls of the old pool end
+on the same object), the affinity table if its prefix lengths stay, and the strategy's place in
+its round. Building one cannot fail once the configuration is loaded, and it changes the backends
+it takes over: let it be the last step of a reload, when nothing else can go wrong.
+
+This module decides; it neither dials nor waits, and how many candidates are tried is the
+caller's business.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from sstplb.balance.affinity import AffinityTable, Entry
+from sstplb.balance.backend import Backend
+from sstplb.balance.health import apply_preset
+from sstplb.balance.strategy import pick_order
+from sstplb.config import schema
+from sstplb.errors import BackendError
+
+Objection = Callable[[Backend], str | None]
+"""Why a backend will not do for one particular call, as a slug; None: it will."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Who may answer one call."""
+
+    backends: tuple[Backend, ...]
+    """The first choice, then the fallbacks; empty when nobody can."""
+    excluded: tuple[tuple[str, str], ...]
+    """The names of all others, each with the slug of its reason."""
+    by_affinity: bool
+    """Whether the first one is first because the client had it before."""
+
+
+class _Stage(Enum):
+    DIALING = "dialing"
+    RUNNING = "running"
+    GIVEN_BACK = "given back"
+
+
+class Place:
+    """One of a backend's ``calls_max`` places, held by one call. Made by ``Pool.reserve``."""
+
+    __slots__ = ("_affinity", "_entry", "_key", "_stage", "backend")
+
+    def __init__(self, backend: Backend, affinity: AffinityTable, key: bytes) -> None:
+        self.backend = backend
+        self._affinity = affinity
+        self._key = key
+        self._entry: Entry | None = None
+        self._stage = _Stage.DIALING
+        backend.dialing += 1
+        backend.tries_total += 1
+
+    def handed_over(self, now: float) -> None:
+        """Note that the client has its answer: the call runs, the client is remembered.
+
+        Raises RuntimeError when said twice or after ``release``: that is a mistake of ours.
+        """
+        if self._stage is not _Stage.DIALING:
+            raise RuntimeError(f"hand-over of a place that is {self._stage.value}")
+        self._stage = _Stage.RUNNING
+        self.backend.dialing -= 1
+        self.backend.calls += 1
+        self.backend.calls_total += 1
+        if self._affinity.config.enabled:
+            self._entry = self._affinity.remember(self._key, self.backend.name, now)
+
+    def release(self, now: float) -> None:
+        """Give the place back: the try failed, or the call is over. Again: changes nothing."""
+        if self._stage is _Stage.DIALING:
+            self.backend.dialing -= 1
+        elif self._stage is _Stage.RUNNING:
+            self.backend.calls -= 1
+            if self._entry is not None:
+                self._affinity.release(self._entry, now)
+        self._stage = _Stage.GIVEN_BACK
+
+
+class Pool:
+    """RRAS servers that answer for one another."""
+
+    def __init__(self, name: str, config: schema.Pool, previous: "Pool | None" = None) -> None:
+        self.name = name
+        self.config = config
+        self.check = apply_preset(config.check)
+        """The check with its preset filled in: what probes go by."""
+        known = {b.name: b for b in previous.backends} if previous is not None else {}
+        self.backends: tuple[Backend, ...] = tuple(
+            self._backend(c, known.get(c.name)) for c in config.backends
+        )
+        """In configured order."""
+        self.affinity = self._affinity_table(previous)
+        self.order = pick_order(config.strategy, config.backends)
+        if previous is not None:
+            self.order.inherit(previous.order)
+
+    def candidates(
+        self, client_host: str, now: float, objection: Objection | None = None
+    ) -> Candidates:
+        """Return who may answer a call from ``client_host``; the strategy moves on.
+
+        ``objection`` is asked about each usable backend and may keep it out of this call.
+        Raises ValueError when ``client_host`` is not an IP address.
+        """
+        usable: list[Backend] = []
+        excluded: list[tuple[str, str]] = []
+        for backend in self.backends:
+            slug = backend.unusable_because(now)
+            if slug is None and objection is not None:
+                slug = objection(backend)
+            if slug is None:
+                usable.append(backend)
+            else:
+                excluded.append((backend.name, slug))
+        key = self.affinity.key(client_host)
+        enabled = self.config.affinity.enabled
+        remembered = self.affinity.lookup(key, now) if enabled else None
+        regular = [backend for backend in usable if not backend.config.backup]
+        backups = [backend for backend in usable if backend.config.backup]
+        ordered = self._ask_first(remembered, self.order.order(regular, key))
+        ordered += self._ask_first(remembered, self.order.order(backups, key))
+        by_affinity = bool(ordered) and ordered[0].name == remembered
+        if ordered and not by_affinity:
+            self.order.spend_turn(ordered[0], regular or backups)
+        return Candidates(tuple(ordered), tuple(excluded), by_affinity)
+
+    def reserve(self, backend: Backend, client_host: str, now: float) -> Place:
+        """Take a place on ``backend`` for one try; give it back with ``Place.release``.
+
+        Raises BackendError (try the next candidate) when it has become unusable since it was
+        picked; ``reason`` is the slug.
+        """
+        slug = backend.unusable_because(now)
+        if slug is not None:
+            message = f"{backend.name} can take no call any more: {slug}"
+            raise BackendError(message, reason=slug)
+        return Place(backend, self.affinity, self.affinity.key(client_host))
+
+    @staticmethod
+    def _ask_first(remembered: str | None, backends: list[Backend]) -> list[Backend]:
+        """Move the remembered one to the front; the others keep their order."""
+        return sorted(backends, key=lambda backend: backend.name != remembered)
+
+    def _backend(self, config: schema.Backend, known: Backend | None) -> Backend:
+        """Return the backend of ``config``: the one we know, if it is the same server."""
+        if known is None or known.config.address != config.address:
+            return Backend(self.name, config, self.check, self.config.passive)
+        known.reconfigure(config, self.check, self.config.passive)
+        return known
+
+    def _affinity_table(self, previous: "Pool | None") -> AffinityTable:
+        """Return the table we had, unless a client is now something else."""
+        config = self.config.affinity
+        if previous is not None:
+            before = previous.config.affinity
+            if (before.prefix_v4, before.prefix_v6) == (config.prefix_v4, config.prefix_v6):
+                previous.affinity.reconfigure(config)
+                return previous.affinity
+        return AffinityTable(config)

@@ -1,0 +1,174 @@
+"""Keeps asking every backend whether it is well, and where it is.
+
+One task per backend: probe, report, sleep until the next is due. Checks are staggered over the
+interval and jittered, so that many backends are not asked in one beat. Backends known by a name
+have it resolved by the same task; ``balance/backend.py`` says what a changed answer means.
+
+What a probe learns of a backend's certificate is kept for the same-certificate rule, and told
+once when it does not match what clients are shown.
+"""
+
+import asyncio
+import random
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+
+from sstplb.balance.backend import Backend
+from sstplb.balance.health import Flip
+from sstplb.config.schema import CheckMethod, MismatchPolicy, Mode, Standing, Transport
+from sstplb.control.plan import Plan, PooledChecks
+from sstplb.net.call import now_s
+from sstplb.net.dial import Way
+from sstplb.net.failover import expected_sha256, mismatch_sentence
+from sstplb.net.probe import probe
+from sstplb.net.service import Route
+from sstplb.tls.certificate import certificate_from_der
+
+log = structlog.get_logger()
+
+OnFlip = Callable[[Backend, Flip | None], None]
+
+
+class Checker:
+    """Checks all backends of one plan, until it is stopped."""
+
+    def __init__(self, plan: Plan, on_flip: OnFlip) -> None:
+        self._plan = plan
+        self._on_flip = on_flip
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Check every backend once, side by side, then go on in the background."""
+        everyone = [
+            (checks, backend)
+            for checks in self._plan.checks.values()
+            for backend in checks.pool.backends
+        ]
+        async with asyncio.TaskGroup() as first_round:
+            for checks, backend in everyone:
+                first_round.create_task(self._check_once(checks, backend), name="first check")
+        for number, (checks, backend) in enumerate(everyone):
+            delay = checks.pool.check.interval * (number + 1) / len(everyone)
+            task = asyncio.create_task(
+                self._keep(checks, backend, delay), name=f"checks of {backend.name}"
+            )
+            self._tasks.append(task)
+
+    async def stop(self) -> None:
+        """Stop checking."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+        self._tasks.clear()
+
+    async def _keep(self, checks: PooledChecks, backend: Backend, delay: float) -> None:
+        """Check one backend for ever."""
+        due = now_s() + delay
+        while True:
+            await self._sleep_until(backend, due)
+            await self._check_once(checks, backend)
+            check = checks.pool.check
+            spread = check.jitter * random.uniform(-1.0, 1.0)  # noqa: S311 - not a secret
+            due = max(due + check.interval * (1.0 + spread), now_s())
+
+    async def _sleep_until(self, backend: Backend, due: float) -> None:
+        """Sleep, but wake where time alone makes a backend down (F5's judgement)."""
+        while (now := now_s()) < due:
+            wake_at = backend.health.wake_at
+            if wake_at is not None and wake_at <= now:
+                self._on_flip(backend, backend.health.wake(now))
+                wake_at = None
+            await asyncio.sleep(min(due, wake_at or due) - now)
+
+    async def _check_once(self, checks: PooledChecks, backend: Backend) -> None:
+        if backend.standing is Standing.OFF:
+            return
+        await self._resolve(backend)
+        if backend.address is None:
+            return
+        check = checks.pool.check
+        shown = checks.served[0] if checks.served else None
+        result = await probe(
+            way_to_check(checks, backend),
+            check,
+            password=checks.password,
+            leaf_der=shown.leaf_der if shown is not None else b"",
+        )
+        self._on_flip(backend, backend.health.report(result.verdict, now_s()))
+        if result.leaf_der is not None:
+            self._learn_certificate(checks, backend, result.leaf_der)
+
+    async def _resolve(self, backend: Backend) -> None:
+        """Ask the name server where a backend is; a failure changes nothing."""
+        address = backend.config.address
+        if not address.is_name:
+            return
+        try:
+            answers = await asyncio.get_running_loop().getaddrinfo(
+                address.host, address.port, type=socket.SOCK_STREAM
+            )
+        except OSError as error:
+            event = "backend_unresolved" if backend.address is None else "resolve_failed"
+            log.warning(event, message=f"{backend.name}: cannot resolve {address.host}: {error}")
+            return
+        before = backend.address
+        hosts = tuple(str(answer[4][0]) for answer in answers)
+        if backend.set_address(hosts, now_s()):
+            log.info(
+                "backend_address",
+                message=f"{backend.name}: {address.host} is {backend.address}"
+                + (f", was {before}; new calls go there" if before else ""),
+                backend=backend.name,
+                address=backend.address,
+            )
+
+    def _learn_certificate(self, checks: PooledChecks, backend: Backend, der: bytes) -> None:
+        """Note the leaf a probe saw; say so when it is news, and when it does not match."""
+        before, backend.leaf_sha256 = backend.leaf_sha256, certificate_from_der(der).sha256
+        if backend.leaf_sha256 != before:
+            say_mismatch(checks, backend)
+
+
+def way_to_check(checks: PooledChecks, backend: Backend) -> Way:
+    """Return how a check reaches a backend: as a call would, but for another port or transport."""
+    check, config = checks.pool.check, backend.config
+    over_tls = {CheckMethod.HTTPS: True, CheckMethod.HTTP: False, CheckMethod.TCP: False}.get(
+        check.method or CheckMethod.TCP, checks.config.transport is Transport.TLS
+    )
+    port = check.port or config.address.port
+    assert backend.address is not None, "the caller has looked"
+    assert port is not None, "the loader fills in the port"
+    shown = checks.served[0] if checks.served else None
+    route = Route(checks.pool, checks.config, checks.policy)
+    return Way(
+        (backend.address, port),
+        policy=checks.policy if over_tls else None,
+        server_name=route.server_name(backend, shown),
+    )
+
+
+def say_mismatch(checks: PooledChecks, backend: Backend) -> None:
+    """Log it when a backend expects a certificate that no client is shown."""
+    policy = checks.config.tls.same_certificate
+    if not checks.served or policy is MismatchPolicy.OFF:
+        return
+    for mode in checks.modes & {Mode.OFFLOAD, Mode.REENCRYPT}:
+        expected = expected_sha256(mode, backend)
+        ours = [certificate.sha256 for certificate in checks.served]
+        if expected is None or expected in ours:
+            continue
+        used = (
+            "it gets no calls" if policy is MismatchPolicy.REFUSE else "calls go there all the same"
+        )
+        log.warning(
+            "certificate_mismatch",
+            message=f"{mismatch_sentence(backend.name, expected, ours[0])} ({used})",
+            backend=backend.name,
+            expected_sha256=expected.hex(),
+            served_sha256=ours[0].hex(),
+        )

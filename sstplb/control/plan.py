@@ -1,0 +1,176 @@
+"""From a configuration to the objects that carry calls, in two steps.
+
+``prepare`` does everything that can fail: certificates, keys, contexts, CAs, secrets. It reports
+all that is wrong at once, and what will hurt later. ``sstplb check`` stops there.
+
+``lay_out`` cannot fail: it wires pools and services out of what was prepared, taking over from
+the previous plan what must outlive a reload (``balance/pool.py``).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from sstplb.balance.pool import Pool
+from sstplb.config import schema
+from sstplb.config.schema import Mode, Transport
+from sstplb.errors import CertificateError, ConfigError, Problem
+from sstplb.net.service import Route, Service
+from sstplb.tls.certificate import (
+    Certificate,
+    Identity,
+    load_identity,
+    now_utc,
+    read_secret,
+    warnings,
+)
+from sstplb.tls.policy import ClientPolicy, ServerPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A configuration with everything loaded that it names."""
+
+    config: schema.Config
+    server_policies: Mapping[str, ServerPolicy]
+    """By listener name; the terminating ones only."""
+    client_policies: Mapping[str, ClientPolicy]
+    """By pool name; those with TLS transport only."""
+    passwords: Mapping[str, str]
+    """By pool name: the password of the login check."""
+    warnings: tuple[Problem, ...]
+
+    def __repr__(self) -> str:  # never show the passwords
+        return f"Prepared({len(self.config.listeners)} listeners, {len(self.config.pools)} pools)"
+
+
+@dataclass(frozen=True, slots=True)
+class PooledChecks:
+    """How the backends of one pool are checked."""
+
+    pool: Pool
+    config: schema.Pool
+    policy: ClientPolicy | None
+    password: str
+    served: tuple[Certificate, ...]
+    """What clients whose calls end up here are shown; empty in passthrough."""
+    modes: frozenset[Mode]
+    """How calls come here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that carries calls, for one configuration."""
+
+    config: schema.Config
+    services: Mapping[str, Service]
+    """By listener name."""
+    checks: Mapping[str, PooledChecks]
+    """By pool name."""
+
+
+def prepare(config: schema.Config) -> Prepared:
+    """Load what the configuration names. Raises ConfigError with every problem."""
+    problems: list[Problem] = []
+    hints: list[Problem] = []
+    server_policies: dict[str, ServerPolicy] = {}
+    client_policies: dict[str, ClientPolicy] = {}
+    passwords: dict[str, str] = {}
+    for number, listener in enumerate(config.listeners):
+        path = f"listeners[{number}]"
+        identities = _load_identities(listener, path, problems, hints)
+        if listener.mode.terminates_tls and len(identities) == len(listener.certificates):
+            try:
+                server_policies[listener.name] = ServerPolicy(listener.tls, identities)
+            except CertificateError as error:
+                problems.append(Problem(str(error), f"{path}.tls"))
+    for name, pool in config.pools.items():
+        try:
+            if pool.transport is Transport.TLS:
+                client_policies[name] = ClientPolicy(pool.tls)
+            if pool.check.password is not None:
+                passwords[name] = read_secret(pool.check.password)
+        except CertificateError as error:
+            problems.append(Problem(str(error), f"pools.{name}"))
+    if problems:
+        raise ConfigError(problems)
+    return Prepared(
+        config,
+        MappingProxyType(server_policies),
+        MappingProxyType(client_policies),
+        MappingProxyType(passwords),
+        tuple(hints),
+    )
+
+
+def _load_identities(
+    listener: schema.Listener, path: str, problems: list[Problem], hints: list[Problem]
+) -> list[Identity]:
+    """Load a listener's certificates; what is wrong goes to ``problems``, the rest to ``hints``."""
+    identities: list[Identity] = []
+    for number, files in enumerate(listener.certificates):
+        where = f"{path}.certificates[{number}]"
+        try:
+            identity = load_identity(files)
+        except CertificateError as error:
+            problems.append(Problem(str(error), where))
+            continue
+        identities.append(identity)
+        found = warnings(identity.certificate, now_utc())
+        hints += [Problem(f"{files.chain} {text}", where) for text in found]
+    return identities
+
+
+def lay_out(prepared: Prepared, previous: Plan | None = None) -> Plan:
+    """Wire pools and services. Changes the backends it takes over: call it last in a reload."""
+    config = prepared.config
+    pools = {
+        name: Pool(name, pool, _previous_pool(previous, name))
+        for name, pool in config.pools.items()
+    }
+    services = {listener.name: _service(prepared, listener, pools) for listener in config.listeners}
+    checks = {name: _checks(prepared, pool) for name, pool in pools.items()}
+    return Plan(config, MappingProxyType(services), MappingProxyType(checks))
+
+
+def _previous_pool(previous: Plan | None, name: str) -> Pool | None:
+    found = previous.checks.get(name) if previous is not None else None
+    return found.pool if found is not None else None
+
+
+def _service(prepared: Prepared, listener: schema.Listener, pools: Mapping[str, Pool]) -> Service:
+    def route(name: str, *, carries_sstp: bool = True) -> Route:
+        # In passthrough the bytes go on as they are, TLS and all: the dial is plain TCP.
+        policy = prepared.client_policies.get(name) if listener.mode.terminates_tls else None
+        return Route(pools[name], prepared.config.pools[name], policy, carries_sstp)
+
+    return Service(
+        listener,
+        prepared.config.limits,
+        prepared.server_policies.get(listener.name),
+        route(listener.pool),
+        MappingProxyType({sni.lower(): route(name) for sni, name in listener.sni_pools.items()}),
+        route(listener.web_pool, carries_sstp=False) if listener.web_pool else None,
+    )
+
+
+def _checks(prepared: Prepared, pool: Pool) -> PooledChecks:
+    users = [
+        listener
+        for listener in prepared.config.listeners
+        if pool.name in (listener.pool, *listener.sni_pools.values())
+    ]
+    served = {
+        shown.certificate.sha256: shown.certificate
+        for listener in users
+        if listener.name in prepared.server_policies
+        for shown in prepared.server_policies[listener.name].served
+    }
+    return PooledChecks(
+        pool,
+        pool.config,
+        prepared.client_policies.get(pool.name),
+        prepared.passwords.get(pool.name, ""),
+        tuple(served.values()),
+        frozenset(listener.mode for listener in users),
+    )

@@ -1,0 +1,137 @@
+"""The opening of a call, on the client's side: preface, ClientHello, TLS, head.
+
+Each step reads under its own deadline and its own bound, and leaves what it did not need in the
+leg (``unread``), so that the next step finds it. Nothing a client pipelines is ever lost: it
+waits in the leg until there is a backend to give it to.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sstplb.errors import (
+    CallError,
+    ClientClosedError,
+    ClientProtocolError,
+    ClientTimeoutError,
+    ClientTlsError,
+    ProtocolError,
+    TlsError,
+)
+from sstplb.net.call import Call
+from sstplb.net.leg import RECEIVE_BYTES, Leg, PlainLeg, TlsLeg
+from sstplb.protocol.head import HeadReader, RequestHead
+from sstplb.protocol.proxy import PrefaceReader
+from sstplb.tls.engine import Engine
+from sstplb.tls.hello import ClientHello, HelloReader
+
+
+@asynccontextmanager
+async def deadline(seconds: float, late: CallError) -> AsyncIterator[None]:
+    """Give the steps within ``seconds``; raise ``late`` when they take longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise late from None
+
+
+async def take_preface(call: Call) -> None:
+    """Learn from a trusted proxy who is really calling, where one stands before us.
+
+    Raises ClientProtocolError, ClientTimeoutError, ClientClosedError or LimitReachedError.
+    """
+    if not call.comes_through_proxy:
+        return
+    limit = call.service.limits.preface_timeout
+    reader = PrefaceReader()
+    late = ClientTimeoutError(f"no PROXY preface within {limit:g} s", reason="preface_timeout")
+    async with deadline(limit, late):
+        try:
+            while (preface := reader.feed(await _more(call.client_leg, "PROXY preface"))) is None:
+                pass
+        except ProtocolError as error:
+            raise ClientProtocolError(str(error), reason=error.reason) from error
+    call.client_leg.unread(reader.trailing)
+    call.is_from(preface.source)
+    call.mark("preface")
+
+
+async def take_hello(call: Call) -> ClientHello:
+    """Read the ClientHello and put it back: whoever comes next needs every byte of it.
+
+    Raises ClientTlsError (``not_tls`` for a visitor that speaks something else),
+    ClientTimeoutError or ClientClosedError.
+    """
+    limit = call.service.limits.handshake_timeout
+    reader, read = HelloReader(), bytearray()
+    late = ClientTimeoutError(f"no ClientHello within {limit:g} s", reason="handshake_timeout")
+    async with deadline(limit, late):
+        try:
+            hello = None
+            while hello is None:
+                chunk = await _more(call.client_leg, "ClientHello")
+                read += chunk
+                hello = reader.feed(chunk)
+        except TlsError as error:
+            raise ClientTlsError(str(error), reason=error.reason) from error
+    call.client_leg.unread(bytes(read))
+    call.record.server_name = hello.server_name
+    call.mark("hello")
+    return hello
+
+
+async def secure(call: Call, hello: ClientHello) -> None:
+    """End the client's TLS here, with the certificate its server name asks for.
+
+    Raises ClientTlsError, ClientTimeoutError or ClientClosedError.
+    """
+    policy, below = call.service.server_policy, call.client_leg
+    assert policy is not None, "a terminating listener has certificates"
+    assert isinstance(below, PlainLeg), "TLS ends once"
+    limit = call.service.limits.handshake_timeout
+    call.served = policy.choose(hello.server_name)
+    leg = TlsLeg(below, Engine.server(call.served.context))
+    late = ClientTimeoutError(
+        f"TLS handshake not finished within {limit:g} s", reason="handshake_timeout"
+    )
+    async with deadline(limit, late):
+        try:
+            await leg.handshake()
+        except OSError as error:
+            raise ClientClosedError("the client left during the TLS handshake") from error
+        except TlsError as error:
+            raise ClientTlsError(str(error), reason=f"client_{error.reason}") from error
+    call.client_leg = leg
+    info = leg.engine.info
+    call.record.tls_version, call.record.cipher = info.version, info.cipher
+    call.mark("tls")
+
+
+async def take_head(call: Call) -> RequestHead:
+    """Read the head of the request; what follows it stays in the leg.
+
+    Raises ClientProtocolError, ClientTimeoutError, ClientClosedError or ClientTlsError.
+    """
+    limits = call.service.limits
+    reader = HeadReader.request(limits.head_bytes_max)
+    late = ClientTimeoutError(f"no head within {limits.head_timeout:g} s", reason="head_timeout")
+    async with deadline(limits.head_timeout, late):
+        try:
+            head = None
+            while head is None:
+                head = reader.feed(await _more(call.client_leg, "head"))
+        except ProtocolError as error:
+            raise ClientProtocolError(str(error), reason=error.reason) from error
+        except TlsError as error:
+            raise ClientTlsError(str(error), reason=f"client_{error.reason}") from error
+    call.client_leg.unread(reader.trailing)
+    call.record.correlation_id = head.correlation_id
+    call.mark("head")
+    return head
+
+
+async def _more(leg: Leg, what: str) -> bytes:
+    if data := await leg.receive(RECEIVE_BYTES):
+        return data
+    raise ClientClosedError(f"the client closed before its {what} was complete")

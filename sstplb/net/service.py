@@ -1,0 +1,65 @@
+"""What a listener offers, as one frozen snapshot.
+
+Everything a call needs to know of the configuration hangs on its ``Service``. A reload builds
+new ones and swaps them by one assignment (``Listener.service``); a running call keeps the one it
+began with, so nothing ever changes under its feet.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from sstplb.balance.backend import Backend
+from sstplb.balance.pool import Pool
+from sstplb.config import schema
+from sstplb.tls.certificate import Certificate
+from sstplb.tls.policy import ClientPolicy, ServerPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A pool, and how its backends are spoken to."""
+
+    pool: Pool
+    config: schema.Pool
+    policy: ClientPolicy | None
+    """TLS towards the backends; None where they are spoken to in plain, or not by us."""
+    carries_sstp: bool = True
+    """False for a web pool, where no crypto binding will ever be checked."""
+
+    def server_name(self, backend: Backend, served: Certificate | None) -> str | None:
+        """Return the name a backend is asked for, and must prove to have.
+
+        As configured; else the backend's own, if it is known by a name; else the first name in
+        the certificate we serve, for both sides hold the same one.
+        """
+        if self.config.tls.server_name is not None:
+            return self.config.tls.server_name
+        if backend.config.address.is_name:
+            return backend.config.address.host
+        names = served.names if served is not None else ()
+        return names[0] if names else None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One listener's configuration, certificates and pools."""
+
+    listener: schema.Listener
+    limits: schema.Limits
+    server_policy: ServerPolicy | None
+    """The certificates to serve; None in passthrough."""
+    route: Route
+    routes_by_name: Mapping[str, Route] = field(default_factory=lambda: MappingProxyType({}))
+    """Other routes by server name, exact (``vpn.example.test``) or ``*.example.test``."""
+    web: Route | None = None
+
+    def route_for(self, server_name: str | None) -> Route:
+        """Return the route for a client that asked for ``server_name``."""
+        if server_name:
+            name = server_name.lower().partition(":")[0]
+            wildcard = "*." + name.partition(".")[2]
+            for key in (name, wildcard):
+                if route := self.routes_by_name.get(key):
+                    return route
+        return self.route

@@ -1,0 +1,91 @@
+"""TCP sockets with the options a balancer wants, and the errors they give, in words.
+
+Every socket here is non-blocking and close-on-exec. The numbers that Python does not name are
+from ``linux/in.h`` and ``linux/in6.h``.
+"""
+
+import asyncio
+import errno
+import ipaddress
+import os
+import socket
+
+from sstplb.net.readiness import Readiness
+
+IP_TRANSPARENT = 19
+IPV6_TRANSPARENT = 75
+KEEPALIVE_PROBES = 4
+
+Address = tuple[str, int]
+"""A host address (never a name) and a port."""
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    """Return AF_INET or AF_INET6. Raises ValueError for a name."""
+    version = ipaddress.ip_address(host.partition("%")[0]).version
+    return socket.AF_INET if version == 4 else socket.AF_INET6
+
+
+def listen(address: Address, backlog: int) -> socket.socket:
+    """Open a listening socket; ``::`` takes IPv4 too. Raises OSError (in use, no privilege…)."""
+    host, port = address
+    sock = socket.socket(family_of(host), socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
+        sock.bind((host, port))
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def tune(sock: socket.socket, keepalive_s: float) -> None:
+    """Set what every leg wants: no Nagle delay, and keepalive after ``keepalive_s`` (0: none)."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if keepalive_s:
+        idle = max(1, round(keepalive_s))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, idle // KEEPALIVE_PROBES))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+
+
+async def connect(address: Address, *, source_host: str | None = None) -> socket.socket:
+    """Connect to ``address``; with ``source_host``, from that address though it is not ours.
+
+    A foreign source needs CAP_NET_ADMIN and routing that brings the answers back here
+    (docs/configuration.md, ``transparent_source``). Raises OSError; waits without limit, so call
+    it under a deadline.
+    """
+    sock = socket.socket(family_of(address[0]), socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        if source_host is not None:
+            _borrow_address(sock, source_host)
+        error = sock.connect_ex(address)
+        if error == errno.EINPROGRESS:
+            await Readiness(sock, asyncio.get_running_loop()).writable()
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _borrow_address(sock: socket.socket, host: str) -> None:
+    """Bind to a client's address. Raises OSError, also when the families differ."""
+    if family_of(host) != sock.family:
+        raise OSError(
+            errno.EAFNOSUPPORT, f"a transparent source needs one address family, not {host}"
+        )
+    if sock.family == socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+    sock.bind((host, 0))
