@@ -24,7 +24,9 @@ class Way:
     server_name: str | None = None
     """SNI to send, and the name its certificate must hold."""
     source_host: str | None = None
-    """The client's address, to dial with it (transparent source)."""
+    """The address to dial from; by default the one the kernel chooses."""
+    transparent: bool = False
+    """Whether that is the client's own address rather than one of ours."""
     preface: bytes = b""
     """A PROXY protocol preface, or nothing."""
     keepalive_s: float = 0.0
@@ -38,7 +40,9 @@ async def dial(way: Way) -> Leg:
     """
     where = f"{way.address[0]}:{way.address[1]}"
     try:
-        sock = await tcp.connect(way.address, source_host=way.source_host)
+        sock = await tcp.connect(
+            way.address, source_host=way.source_host, transparent=way.transparent
+        )
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise BackendConnectError(f"cannot connect to {where}: {reason}") from error

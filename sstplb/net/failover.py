@@ -149,6 +149,7 @@ def _way(call: Call, route: Route, backend: Backend) -> Way:
         policy=route.policy,
         server_name=route.server_name(backend, call.served.certificate if call.served else None),
         source_host=call.client_address[0] if config.transparent_source else None,
+        transparent=config.transparent_source,
         preface=encode(call.client_address, call.local_address) if encode else b"",
         keepalive_s=limits.tcp_keepalive,
     )

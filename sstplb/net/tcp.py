@@ -54,18 +54,22 @@ def tune(sock: socket.socket, keepalive_s: float) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
 
 
-async def connect(address: Address, *, source_host: str | None = None) -> socket.socket:
-    """Connect to ``address``; with ``source_host``, from that address though it is not ours.
+async def connect(
+    address: Address, *, source_host: str | None = None, transparent: bool = False
+) -> socket.socket:
+    """Connect to ``address``, from ``source_host`` if one is given.
 
-    A foreign source needs CAP_NET_ADMIN and routing that brings the answers back here
-    (docs/configuration.md, ``transparent_source``). Raises OSError; waits without limit, so call
-    it under a deadline.
+    ``transparent``: the source is a client's address, not ours. That needs CAP_NET_ADMIN and
+    routing that brings the answers back here (docs/configuration.md, ``transparent_source``).
+    Raises OSError; waits without limit, so call it under a deadline.
     """
     sock = socket.socket(family_of(address[0]), socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        if source_host is not None:
+        if transparent and source_host is not None:
             _borrow_address(sock, source_host)
+        if source_host is not None:
+            sock.bind((source_host, 0))
         error = sock.connect_ex(address)
         if error == errno.EINPROGRESS:
             await Readiness(sock, asyncio.get_running_loop()).writable()
@@ -79,7 +83,7 @@ async def connect(address: Address, *, source_host: str | None = None) -> socket
 
 
 def _borrow_address(sock: socket.socket, host: str) -> None:
-    """Bind to a client's address. Raises OSError, also when the families differ."""
+    """Allow binding to a client's address. Raises OSError, also when the families differ."""
     if family_of(host) != sock.family:
         raise OSError(
             errno.EAFNOSUPPORT, f"a transparent source needs one address family, not {host}"
@@ -88,4 +92,3 @@ def _borrow_address(sock: socket.socket, host: str) -> None:
         sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
     else:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
-    sock.bind((host, 0))

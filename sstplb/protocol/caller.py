@@ -48,6 +48,7 @@ _KNOWN = frozenset(MessageType)
 class StepKind(Enum):
     """The steps of a call, in their order."""
 
+    TLS = "tls"
     REQUESTED = "requested"
     ANSWERED = "answered"
     ACCEPTED = "accepted"

@@ -1,0 +1,255 @@
+"""Whole SSTP calls, crypto binding and all: our caller, the balancer, a simulated RRAS."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sstplb.config.schema import PoolTls, Verify
+from sstplb.lab.caller import CallPlan, CallReport, place_call, place_calls
+from sstplb.lab.pki import Issued, LabPki
+from sstplb.lab.rras import Fault, Rras, RrasSettings
+from sstplb.protocol.ppp_peer import Authentication
+from sstplb.protocol.registry import HashProtocol
+from sstplb.tls.policy import ClientPolicy
+from tests.characters import SERVER_NAME, Stage, play, staged
+
+
+class Lab:
+    """A stage whose backends are simulated RRAS servers."""
+
+    def __init__(
+        self, mode: str, pki: LabPki, served: Issued, shown: Issued | None = None, **settings: Any
+    ) -> None:
+        self.stage = Stage(mode, pki.root_path, served, count=0)
+        self.pki = pki
+        told = settings.pop("told", served)
+        self.servers = [
+            Rras(
+                RrasSettings(
+                    name=f"rras{n}",
+                    https=None if mode == "offload" else (f"127.0.4.{n}", 0),
+                    http=(f"127.0.4.{n}", 0) if mode == "offload" else None,
+                    certificate=None if mode == "offload" else (shown or served).files,
+                    offload_sha256=told.certificate.sha256 if mode == "offload" else None,
+                    **settings,
+                )
+            )
+            for n in (1, 2)
+        ]
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Lab"]:
+        for server in self.servers:
+            await server.start()
+        addresses = [server.https or server.http for server in self.servers]
+        self.stage.pool["backends"] = [
+            {"name": server.settings.name, "address": f"{address[0]}:{address[1]}"}
+            for server, address in zip(self.servers, addresses, strict=True)
+            if address is not None
+        ]
+        try:
+            async with staged(self.stage):
+                yield self
+        finally:
+            for server in self.servers:
+                await server.stop()
+
+    def plan(self, **changes: Any) -> CallPlan:
+        plan = CallPlan(
+            address=self.stage.balancer.listeners["vpn"].address,
+            server_name=SERVER_NAME,
+            user="CORP\\user",
+            password="password",
+            policy=ClientPolicy(PoolTls(verify=Verify.CA, ca_file=self.pki.root_path)),
+        )
+        return replace(plan, **changes)
+
+    async def call(self, **changes: Any) -> CallReport:
+        return await place_call(self.plan(**changes))
+
+
+MODES = ["passthrough", "offload", "reencrypt"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("authentication", list(Authentication))
+def test_a_whole_call(
+    mode: str, authentication: Authentication, pki: LabPki, served: Issued
+) -> None:
+    async def story() -> None:
+        async with Lab(mode, pki, served, authentication=authentication).running() as lab:
+            report = await lab.call(data_bytes=100_000)
+            assert report.ok, report.failure
+            assert report.echoed_bytes >= 100_000
+            assert report.ping_s is not None
+            assert report.address.startswith("10.9.0.")
+            await lab.stage.ended()
+            record = lab.stage.balancer.ledger.ended[0]
+            if mode != "passthrough":
+                assert (str(record.outcome), record.reason) == (
+                    "completed", "disconnected_by_client",
+                )  # fmt: skip
+                assert record.correlation_id == report.correlation_id
+
+    play(story)
+
+
+def test_sha1_binds_too(pki: LabPki, served: Issued) -> None:
+    async def story() -> None:
+        async with Lab("reencrypt", pki, served).running() as lab:
+            assert (await lab.call(hash_protocol=HashProtocol.SHA1)).ok
+
+    play(story)
+
+
+def test_a_wrong_offload_hash_connects_then_disconnects_and_is_explained(
+    pki: LabPki, served: Issued, other: Issued
+) -> None:
+    async def story() -> None:
+        async with Lab("offload", pki, served, told=other).running() as lab:
+            report = await lab.call()
+            assert report.failure is not None
+            assert report.failure.reason == "binding_refused"
+            assert served.certificate.sha256.hex() in report.failure.sentence
+            await lab.stage.ended()
+            assert lab.stage.reasons() == ["backend_failed:binding_refused"]
+            assert served.certificate.sha256.hex() in lab.stage.balancer.ledger.ended[0].detail
+
+    play(story)
+
+
+def test_refused_bindings_put_a_backend_aside(pki: LabPki, served: Issued, other: Issued) -> None:
+    async def story() -> None:
+        lab = Lab("offload", pki, served, told=other)
+        lab.stage.pool["passive"] = {"failures": 2, "back_off": "30s"}
+        async with lab.running():
+            for number in range(4):
+                await lab.call()
+                await lab.stage.ended(number + 1)
+            report = await lab.call()
+            assert report.failure is not None
+            assert report.failure.reason == "http_status"
+            await lab.stage.ended(5)
+            assert lab.stage.reasons()[-1] == "refused:no_backend_available"
+            assert "set_aside" in lab.stage.balancer.ledger.ended[-1].detail
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"), [("refuse", "http_status"), ("off", "binding_refused")]
+)
+def test_reencrypt_with_another_certificate(
+    policy: str, reason: str, pki: LabPki, served: Issued, other: Issued
+) -> None:
+    async def story() -> None:
+        lab = Lab("reencrypt", pki, served, shown=other)
+        lab.stage.pool["tls"] = {"same_certificate": policy}
+        async with lab.running():
+            report = await lab.call()
+            assert report.failure is not None
+            assert report.failure.reason == reason
+
+    play(story)
+
+
+def test_an_inspecting_middle_box_is_named(pki: LabPki, served: Issued, other: Issued) -> None:
+    async def story() -> None:
+        async with Lab("offload", pki, served).running() as lab:
+            report = await lab.call(bind_to=other.certificate)
+            assert report.failure is not None
+            await lab.stage.ended()
+            assert lab.stage.reasons() == ["client_failed:client_certificate_hash_mismatch"]
+
+    play(story)
+
+
+def test_a_wrong_password_is_told_apart(pki: LabPki, served: Issued) -> None:
+    async def story() -> None:
+        async with Lab("offload", pki, served).running() as lab:
+            report = await lab.call(password="wr0ng")
+            assert report.failure is not None
+            assert report.failure.reason == "authentication_failed"
+            assert "wr0ng" not in repr(report)
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("fault", "stays_up"),
+    [(Fault.STOPPED, False), (Fault.SILENT, False), (Fault.RESET, False), (Fault.NO_PORTS, True)],
+)
+def test_the_default_check_tells_what_is_wrong(
+    fault: Fault, stays_up: bool, pki: LabPki, served: Issued
+) -> None:
+    """Out of ports is not down: the check cannot know, the calls fail over."""
+
+    async def story() -> None:
+        lab = Lab("reencrypt", pki, served)
+        lab.stage.pool["check"] = {"interval": "100ms", "timeout": "100ms", "fall": 2}
+        async with lab.running():
+            lab.servers[0].fault = fault
+            backend = lab.stage.balancer.plan.checks["rras"].pool.backends[0]
+            async with asyncio.timeout(5):
+                while backend.health.is_up != stays_up:
+                    await asyncio.sleep(0.02)
+            for _ in range(2):
+                assert (await lab.call()).ok
+            assert lab.servers[1].connected_total == 2
+
+    play(story)
+
+
+@pytest.mark.parametrize("method", ["https", "sstp", "login", "tcp"])
+def test_every_check_finds_a_well_server_well(method: str, pki: LabPki, served: Issued) -> None:
+    async def story() -> None:
+        lab = Lab("reencrypt", pki, served)
+        lab.stage.pool["check"] = {
+            "method": method, "interval": "10s", "timeout": "3s",
+            "username": "user", "password": {"env": "SSTPLB_TEST_LOGIN"},
+        }  # fmt: skip
+        async with lab.running():
+            health = lab.stage.balancer.plan.checks["rras"].pool.backends[0].health
+            assert health.is_up, health.reason
+            assert health.last_verdict is not None
+            assert "password" not in health.last_verdict.transcript
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSTPLB_TEST_LOGIN", "password")
+        play(story)
+
+
+def test_only_a_login_check_finds_the_wrong_hash(
+    pki: LabPki, served: Issued, other: Issued
+) -> None:
+    async def story() -> None:
+        for method, up in (("http", True), ("sstp", True), ("login", False)):
+            lab = Lab("offload", pki, served, told=other)
+            lab.stage.pool["check"] = {
+                "method": method, "interval": "10s", "timeout": "3s",
+                "username": "user", "password": {"env": "SSTPLB_TEST_LOGIN"},
+            }  # fmt: skip
+            async with lab.running():
+                health = lab.stage.balancer.plan.checks["rras"].pool.backends[0].health
+                assert health.is_up == up, health.reason
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSTPLB_TEST_LOGIN", "password")
+        play(story)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_crowd(mode: str, pki: LabPki, served: Issued) -> None:
+    async def story() -> None:
+        async with Lab(mode, pki, served).running() as lab:
+            plans = [lab.plan(data_bytes=10_000) for _ in range(40)]
+            reports = [report async for report in place_calls(plans, at_once=20)]
+            assert [r.failure for r in reports if not r.ok] == []
+            await lab.stage.ended(40)
+            assert {server.connected_total for server in lab.servers} == {20}
+
+    play(story)
