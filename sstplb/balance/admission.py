@@ -33,6 +33,8 @@ from sstplb.errors import LimitReachedError
 
 K = TypeVar("K")
 
+K = TypeVar("K")
+
 
 class _Stage(Enum):
     OPENING = "opening"

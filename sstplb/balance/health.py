@@ -120,14 +120,11 @@ class Health:
         """Forget everything said so far, as when the name now leads to another machine."""
         self.is_up = self._check.initially_up
         self.is_checked = False
-        """Whether any check has spoken yet."""
         self.reason = "not checked yet"
-        """Why it is up or down, in words."""
         self.since = now
-        """When it became so; None for "from the start"."""
-        self.last_verdict: Verdict | None = None
+        self.last_verdict = None
         self._good_in_row = self._bad_in_row = 0
-        self._last_good_at: float | None = None
+        self._last_good_at = None
         self._wipe_slate()
 
     # --- what checks say ------------------------------------------------------------------

@@ -105,9 +105,9 @@ class Pool:
         )
         """In configured order."""
         self.affinity = self._affinity_table(previous)
-        self.order = pick_order(config.strategy, config.backends)
+        self.strategy = pick_order(config.strategy, config.backends)
         if previous is not None:
-            self.order.inherit(previous.order)
+            self.strategy.inherit(previous.strategy)
 
     def candidates(
         self, client_host: str, now: float, objection: Objection | None = None
@@ -132,11 +132,11 @@ class Pool:
         remembered = self.affinity.lookup(key, now) if enabled else None
         regular = [backend for backend in usable if not backend.config.backup]
         backups = [backend for backend in usable if backend.config.backup]
-        ordered = self._ask_first(remembered, self.order.order(regular, key))
-        ordered += self._ask_first(remembered, self.order.order(backups, key))
+        ordered = self._ask_first(remembered, self.strategy.order(regular, key))
+        ordered += self._ask_first(remembered, self.strategy.order(backups, key))
         by_affinity = bool(ordered) and ordered[0].name == remembered
         if ordered and not by_affinity:
-            self.order.spend_turn(ordered[0], regular or backups)
+            self.strategy.spend_turn(ordered[0], regular or backups)
         return Candidates(tuple(ordered), tuple(excluded), by_affinity)
 
     def reserve(self, backend: Backend, client_host: str, now: float) -> Place:

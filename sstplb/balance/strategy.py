@@ -54,8 +54,8 @@ class RoundRobin:
     """Each in turn."""
 
     def __init__(self, configs: Sequence[schema.Backend]) -> None:
-        self._position = {config.name: index for index, config in enumerate(configs)}
-        self._last = len(configs) - 1
+        self.position = {config.name: index for index, config in enumerate(configs)}
+        self.last = len(configs) - 1
 
     def order(self, backends: Sequence[Backend], key: bytes) -> list[Backend]:  # noqa: ARG002 - not of the client
         """Return the backends as they follow the one that had the last turn."""
@@ -63,73 +63,71 @@ class RoundRobin:
 
     def distance(self, backend: Backend) -> int:
         """Return how many places after the last turn ``backend`` stands, from 0."""
-        return (self._position[backend.name] - self._last - 1) % len(self._position)
+        return (self.position[backend.name] - self.last - 1) % len(self.position)
 
     def spend_turn(self, first: Backend, backends: Sequence[Backend]) -> None:  # noqa: ARG002 - all the same to us
         """Go on after ``first``."""
-        self._last = self._position[first.name]
+        self.last = self.position[first.name]
 
     def inherit(self, previous: PickOrder) -> None:
         """Go on after the last one before the old position that is still there."""
         if isinstance(previous, RoundRobin):
-            names = list(previous._position)
-            passed = names[previous._last :: -1] + names[: previous._last : -1]
-            self._last = next(
-                (self._position[n] for n in passed if n in self._position), self._last
-            )
+            names = list(previous.position)
+            passed = names[previous.last :: -1] + names[: previous.last : -1]
+            self.last = next((self.position[n] for n in passed if n in self.position), self.last)
 
 
 class WeightedRoundRobin:
     """Each in turn, some more often, evenly spread."""
 
     def __init__(self, configs: Sequence[schema.Backend]) -> None:
-        self._weight = {config.name: config.weight for config in configs}
-        self._credit = dict.fromkeys(self._weight, 0)
+        self.weight = {config.name: config.weight for config in configs}
+        self.credit = dict.fromkeys(self.weight, 0)
 
     def order(self, backends: Sequence[Backend], key: bytes) -> list[Backend]:  # noqa: ARG002 - not of the client
         """Return the backends by what their credit would be with this turn's earnings."""
-        return sorted(backends, key=lambda b: -(self._credit[b.name] + self._weight[b.name]))
+        return sorted(backends, key=lambda b: -(self.credit[b.name] + self.weight[b.name]))
 
     def spend_turn(self, first: Backend, backends: Sequence[Backend]) -> None:
         """Let everyone earn, and ``first`` pay."""
         for backend in backends:
-            self._credit[backend.name] += self._weight[backend.name]
-        self._credit[first.name] -= sum(self._weight[backend.name] for backend in backends)
+            self.credit[backend.name] += self.weight[backend.name]
+        self.credit[first.name] -= sum(self.weight[backend.name] for backend in backends)
 
     def inherit(self, previous: PickOrder) -> None:
         """Keep the credit of those who stay, unless a weight changed: old debts are too large."""
         if not isinstance(previous, WeightedRoundRobin):
             return
-        staying = self._weight.keys() & previous._weight.keys()
-        if all(self._weight[name] == previous._weight[name] for name in staying):
-            self._credit.update({name: previous._credit[name] for name in staying})
+        staying = self.weight.keys() & previous.weight.keys()
+        if all(self.weight[name] == previous.weight[name] for name in staying):
+            self.credit.update({name: previous.credit[name] for name in staying})
 
 
 class LeastCalls:
     """Whoever has least to do, for its weight."""
 
     def __init__(self, configs: Sequence[schema.Backend]) -> None:
-        self._turns = RoundRobin(configs)
+        self.turns = RoundRobin(configs)
 
     def order(self, backends: Sequence[Backend], key: bytes) -> list[Backend]:  # noqa: ARG002 - not of the client
         """Return the backends by their load with one more call; equals round robin."""
-        return sorted(backends, key=lambda b: (_load_with_one_more(b), self._turns.distance(b)))
+        return sorted(backends, key=lambda b: (_load_with_one_more(b), self.turns.distance(b)))
 
     def spend_turn(self, first: Backend, backends: Sequence[Backend]) -> None:
         """Go on after ``first`` among equals."""
-        self._turns.spend_turn(first, backends)
+        self.turns.spend_turn(first, backends)
 
     def inherit(self, previous: PickOrder) -> None:
         """Go on among equals where ``previous`` was."""
         if isinstance(previous, LeastCalls):
-            self._turns.inherit(previous._turns)
+            self.turns.inherit(previous.turns)
 
 
 class SourceHash:
     """The same one for the same client, without remembering."""
 
     def __init__(self, configs: Sequence[schema.Backend]) -> None:
-        self._weight = {config.name: config.weight for config in configs}
+        self.weight = {config.name: config.weight for config in configs}
 
     def order(self, backends: Sequence[Backend], key: bytes) -> list[Backend]:
         """Return the backends by the number they draw for this client, highest first."""
@@ -142,7 +140,7 @@ class SourceHash:
         """
         drawn = blake2b(name.encode() + b"\0" + key, digest_size=8).digest()
         h = ((int.from_bytes(drawn, "big") >> 12) + 0.5) / (1 << 52)
-        return -self._weight[name] / math.log(h)
+        return -self.weight[name] / math.log(h)
 
     def spend_turn(self, first: Backend, backends: Sequence[Backend]) -> None:
         """Nothing to note."""

@@ -44,6 +44,8 @@ class Balancer:
         """By name, those that accept."""
         self._retired: list[Listener] = []
         """Closed by a reload; their calls may still run."""
+        self._cut = 0
+        """Calls cut by stopping."""
         self.plan: Plan = lay_out(prepared)
         self._checker = Checker(self.plan, self.health_changed)
 
@@ -79,18 +81,23 @@ class Balancer:
             async with asyncio.timeout(timeout_s):
                 for listener in everyone:
                     await listener.wait_ended()
-        rest = self.calls()
-        self.end_calls(rest, StoppedError(f"the balancer stopped after waiting {timeout_s:g} s"))
+        self.end_all(f"the balancer stopped after waiting {timeout_s:g} s")
         for listener in everyone:
             await listener.wait_ended()
         await self._checker.stop()
         self.pipes.close()
-        return len(rest)
+        return self._cut
 
     def calls(self) -> list[Call]:
         """Return all calls that run."""
         everyone = [*self.listeners.values(), *self._retired]
         return [call for listener in everyone for call in listener.calls]
+
+    def end_all(self, why: str) -> None:
+        """Cut every call that still runs, because the balancer stops."""
+        rest = self.calls()
+        self._cut += len(rest)
+        self.end_calls(rest, StoppedError(why))
 
     def end_calls(self, calls: list[Call], why: CallError) -> None:
         """End calls from outside."""

@@ -92,3 +92,13 @@ def _borrow_address(sock: socket.socket, host: str) -> None:
         sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
     else:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+
+
+async def resolve(host: str, port: int) -> Address:
+    """Return the first address of a name (or the address itself). Raises OSError in words."""
+    try:
+        answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise OSError(error.errno, f"cannot resolve {host}: {error.strerror}") from error
+    found = answers[0][4]
+    return str(found[0]), int(found[1])

@@ -205,7 +205,11 @@ def test_the_default_check_tells_what_is_wrong(
 
 
 @pytest.mark.parametrize("method", ["https", "sstp", "login", "tcp"])
-def test_every_check_finds_a_well_server_well(method: str, pki: LabPki, served: Issued) -> None:
+def test_every_check_finds_a_well_server_well(
+    method: str, pki: LabPki, served: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSTPLB_TEST_LOGIN", "password")
+
     async def story() -> None:
         lab = Lab("reencrypt", pki, served)
         lab.stage.pool["check"] = {
@@ -218,14 +222,14 @@ def test_every_check_finds_a_well_server_well(method: str, pki: LabPki, served: 
             assert health.last_verdict is not None
             assert "password" not in health.last_verdict.transcript
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSTPLB_TEST_LOGIN", "password")
-        play(story)
+    play(story)
 
 
 def test_only_a_login_check_finds_the_wrong_hash(
-    pki: LabPki, served: Issued, other: Issued
+    pki: LabPki, served: Issued, other: Issued, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SSTPLB_TEST_LOGIN", "password")
+
     async def story() -> None:
         for method, up in (("http", True), ("sstp", True), ("login", False)):
             lab = Lab("offload", pki, served, told=other)
@@ -237,9 +241,7 @@ def test_only_a_login_check_finds_the_wrong_hash(
                 health = lab.stage.balancer.plan.checks["rras"].pool.backends[0].health
                 assert health.is_up == up, health.reason
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSTPLB_TEST_LOGIN", "password")
-        play(story)
+    play(story)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,0 +1,5 @@
+"""``python -m sstplb``."""
+
+from sstplb.cli import main
+
+main()
