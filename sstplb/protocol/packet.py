@@ -132,7 +132,12 @@ class StatusInfo:
 
     @classmethod
     def parse(cls, attribute: Attribute) -> "StatusInfo":
-        """Read it. Raises PacketError when it is too short."""
+        """Read it. Raises PacketError when it is too short.
+
+        sorz/sstp-server sends the status alone, without the attribute it is about.
+        """
+        if len(attribute.value) == 4:
+            return cls(AttributeId.NO_ERROR, int.from_bytes(attribute.value, "big"))
         _expect_length(attribute, 8, at_least=True)
         attribute_id, status = struct.unpack_from("!3xBI", attribute.value)
         return cls(attribute_id, status, attribute.value[8:])

@@ -1,0 +1,146 @@
+"""Third-party software through the balancer, in every mode, crypto binding verified by it.
+
+sstp-server answers nothing to HEAD, so the check here is ``sstp``; its crypto-binding refusals
+name no attribute, so it is its own log that says why.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from sstplb.config.schema import PoolTls, Verify
+from sstplb.lab.caller import CallPlan, place_call
+from sstplb.lab.pki import Issued, LabPki
+from sstplb.lab.rras import Rras, RrasSettings
+from sstplb.tls.policy import ClientPolicy
+from tests.characters import SERVER_NAME, Stage, play, staged
+from tests.interop.rig import ThirdPartyServer, client, server
+
+pytestmark = pytest.mark.interop
+MODES = ["passthrough", "offload", "reencrypt"]
+
+
+@contextlib.asynccontextmanager
+async def balanced(
+    mode: str,
+    pki: LabPki,
+    served: Issued,
+    shown: Issued | None = None,
+    *,
+    proxy: bool = False,
+    **pool: Any,
+) -> AsyncIterator[tuple[Stage, ThirdPartyServer]]:
+    """A balancer in front of sstp-server, which shows (or knows) the certificate ``shown``."""
+    plain = mode == "offload"
+    async with server("127.0.6.2", shown or served, plain=plain, proxy=proxy) as there:
+        stage = Stage(mode, pki.root_path, served, count=0)
+        stage.pool.update(
+            backends=[{"name": "sorz", "address": f"127.0.6.2:{there.port}"}],
+            check={"method": "sstp" if not proxy else "tcp", "interval": "1m", "timeout": "5s"},
+            **pool,
+        )
+        async with staged(stage):
+            yield stage, there
+
+
+@pytest.mark.parametrize("sni", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_third_party_call(mode: str, sni: bool, pki: LabPki, served: Issued) -> None:
+    async def story() -> None:
+        async with balanced(mode, pki, served) as (stage, there):
+            async with client(*stage.balancer.listeners["vpn"].address, sni=sni) as here:
+                assert await here.connected(), here.log + there.log
+                await there.says("Crypto Binding is valid.")
+            await stage.ended()
+            record = stage.balancer.ledger.ended[0]
+            assert str(record.outcome) == "completed"
+            # Its SNI has the port in it; without SNI the default certificate is served.
+            assert (record.server_name or "").startswith("127.0.5.1:" if sni else "")
+
+    play(story)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_our_caller_and_sstp_server(mode: str, pki: LabPki, served: Issued) -> None:
+    async def story() -> None:
+        async with balanced(mode, pki, served) as (stage, there):
+            plan = CallPlan(
+                stage.balancer.listeners["vpn"].address, SERVER_NAME, "user", "password",
+                ClientPolicy(PoolTls(verify=Verify.CA, ca_file=pki.root_path)), data_bytes=20_000,
+            )  # fmt: skip
+            report = await place_call(plan)
+            assert report.ok, f"{report.failure}\n{there.log}"
+            await there.says("Crypto Binding is valid.")
+
+    play(story)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_sstpc_and_our_simulated_rras(mode: str, pki: LabPki, served: Issued) -> None:
+    async def story() -> None:
+        plain = mode == "offload"
+        rras = Rras(
+            RrasSettings(
+                https=None if plain else ("127.0.6.3", 0),
+                http=("127.0.6.3", 0) if plain else None,
+                certificate=None if plain else served.files,
+                offload_sha256=served.certificate.sha256 if plain else None,
+            )
+        )
+        await rras.start()
+        try:
+            address = rras.https or rras.http
+            assert address is not None
+            stage = Stage(mode, pki.root_path, served, count=0)
+            stage.pool["backends"] = [{"name": "ours", "address": f"127.0.6.3:{address[1]}"}]
+            async with staged(stage):
+                async with client(*stage.balancer.listeners["vpn"].address) as here:
+                    assert await here.connected(), here.log
+                assert rras.connected_total == 1
+        finally:
+            await rras.stop()
+
+    play(story)
+
+
+def test_another_certificate_is_refused_by_us(pki: LabPki, served: Issued, other: Issued) -> None:
+    async def story() -> None:
+        async with balanced("reencrypt", pki, served, other) as (stage, _):
+            async with client(*stage.balancer.listeners["vpn"].address) as here:
+                assert not await here.connected()
+            await stage.ended()
+            assert stage.reasons() == ["refused:no_backend_available"]
+            assert "certificate_mismatch" in stage.balancer.ledger.ended[0].detail
+
+    play(story)
+
+
+@pytest.mark.parametrize("mode", ["reencrypt", "offload"])
+def test_another_certificate_is_aborted_by_the_server_when_the_rule_is_off(
+    mode: str, pki: LabPki, served: Issued, other: Issued
+) -> None:
+    async def story() -> None:
+        tls = {"same_certificate": "off"} if mode == "reencrypt" else {}
+        async with balanced(mode, pki, served, other, tls=tls) as (stage, there):
+            async with client(*stage.balancer.listeners["vpn"].address) as here:
+                await there.says("Certificate hash mismatch")
+                assert not here.pongs
+            await stage.ended()
+            assert stage.reasons() == ["backend_failed:aborted_by_backend"]
+
+    play(story)
+
+
+def test_the_servers_log_names_the_client_behind_a_proxy_preface(
+    pki: LabPki, served: Issued
+) -> None:
+    async def story() -> None:
+        pool = {"proxy_protocol": "v1"}
+        async with balanced("offload", pki, served, proxy=True, **pool) as (stage, there):
+            async with client(*stage.balancer.listeners["vpn"].address) as here:
+                assert await here.connected(), here.log + there.log
+            await there.says("PROXY PROTOCOL header parsed: src ('127.0.0.1'")
+
+    play(story)
