@@ -137,8 +137,8 @@ def test_the_servers_log_names_the_client_behind_a_proxy_preface(
     pki: LabPki, served: Issued
 ) -> None:
     async def story() -> None:
-        pool = {"proxy_protocol": "v1"}
-        async with balanced("offload", pki, served, proxy=True, **pool) as (stage, there):
+        listens = balanced("offload", pki, served, proxy=True, proxy_protocol="v1")
+        async with listens as (stage, there):
             async with client(*stage.balancer.listeners["vpn"].address) as here:
                 assert await here.connected(), here.log + there.log
             await there.says("PROXY PROTOCOL header parsed: src ('127.0.0.1'")
