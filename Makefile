@@ -6,7 +6,7 @@ PYTHON := $(VENV)/bin/python
 TEST_PACKAGES := sstp-client openssl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test interop check format clean
+.PHONY: help setup demo test interop check format docs clean
 
 help:  ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ check: $(VENV)/ready-dev  ## format, lint and types
 format: $(VENV)/ready-dev  ## put the source into the house format
 	$(VENV)/bin/ruff format
 	$(VENV)/bin/ruff check --fix
+
+docs: $(VENV)/ready-run  ## write the configuration reference and conf/full.yaml from the schema
+	$(PYTHON) -m sstplb schema --full-yaml > conf/full.yaml
+	$(PYTHON) -m sstplb schema --reference docs/configuration.md
 
 clean:  ## remove what make made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,46 +7,20 @@ traceback.
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Coroutine
-from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated
 
 import typer
 import uvloop
 from rich.console import Console
-from rich.table import Table
 
 from sstplb import __version__
-from sstplb.balance.health import apply_preset
-from sstplb.config import loader, schema
-from sstplb.config.schema import (
-    Check,
-    CheckMethod,
-    CheckPreset,
-    PoolTls,
-    Secret,
-    Transport,
-    Verify,
-    parse_endpoint,
-)
+from sstplb.config import describe, loader
 from sstplb.control import run as control
 from sstplb.control.run import ExitCode
 from sstplb.errors import ConfigError, SstplbError
-from sstplb.lab import demo as lab_demo
-from sstplb.lab.caller import CallPlan, CallReport, place_call, place_calls
-from sstplb.lab.pki import KeyKind, LabPki
-from sstplb.lab.rras import Fault, Rras, RrasSettings
-from sstplb.net.dial import Way
-from sstplb.net.probe import probe as probe_once
-from sstplb.net.tcp import resolve
-from sstplb.protocol.caller import StepKind
-from sstplb.protocol.ppp_peer import Authentication
-from sstplb.tls.certificate import load_certificate, now_utc, read_secret, warnings
-from sstplb.tls.policy import ClientPolicy
-
-T = TypeVar("T")
+from sstplb.lab import commands
+from sstplb.tls.certificate import load_certificate, now_utc, warnings
 
 app = typer.Typer(
     help="A load balancer and TLS-offload / re-encryption proxy for SSTP, Microsoft's VPN over "
@@ -57,32 +31,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-certs_app = typer.Typer(
-    help="Lab certificates: a root, and servers' certificates from it.", no_args_is_help=True
-)
-app.add_typer(certs_app, name="certs")
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 Conf = Annotated[Path, typer.Argument(help="The configuration file (YAML).", metavar="CONF")]
-Target = Annotated[
-    str, typer.Argument(help="Where: HOST:PORT; IPv6 as [::1]:443.", metavar="HOST:PORT")
-]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Plain = Annotated[bool, typer.Option("--plain", help="Speak plain HTTP, as to an offloaded RRAS.")]
-CaFile = Annotated[
-    Path | None, typer.Option("--ca", help="CAs to trust (PEM); by default the system's.")
-]
-Insecure = Annotated[bool, typer.Option("--insecure", help="Do not verify the certificate.")]
-ServerName = Annotated[
-    str | None, typer.Option("--server-name", help="SNI to send and name to verify.")
-]
-User = Annotated[str, typer.Option("--user", help="Account; DOMAIN\\user is allowed.")]
-PasswordFile = Annotated[
-    Path | None, typer.Option("--password-file", help="File that holds the password.")
-]
-PasswordEnv = Annotated[
-    str, typer.Option("--password-env", help="Environment variable that holds the password.")
-]
 
 
 def main() -> None:
@@ -96,8 +48,9 @@ def main() -> None:
     except SstplbError as error:
         err.print(f"error: {error}", markup=False, style="red", soft_wrap=True)
         sys.exit(ExitCode.CONFIG)
-    except BrokenPipeError:
-        sys.exit(ExitCode.OK)
+    except OSError as error:
+        err.print(f"error: {error.strerror or error}", markup=False, style="red", soft_wrap=True)
+        sys.exit(ExitCode.FAILED)
 
 
 @app.command()
@@ -109,7 +62,8 @@ def run(conf: Conf) -> None:
 
     Exit codes: 0 stopped, no call was cut; 3 the configuration cannot be used; 4 calls were cut.
     """
-    _leave(_asynchronously(control.run(conf)))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        raise typer.Exit(int(runner.run(control.run(conf))))
 
 
 @app.command()
@@ -145,7 +99,7 @@ def check(
     for problem in found:
         err.print(f"warning: {problem}", markup=False, style="yellow", soft_wrap=True)
     err.print(f"{conf}: usable, {len(found)} warnings", markup=False, soft_wrap=True)
-    _leave(ExitCode.FAILED if strict and found else ExitCode.OK)
+    raise typer.Exit(int(ExitCode.FAILED if strict and found else ExitCode.OK))
 
 
 @app.command()
@@ -163,8 +117,13 @@ def fingerprint(
     sha256, sha1 = certificate.sha256.hex().upper(), certificate.sha1.hex().upper()
     command = f"Enable-SSTPOffload -CertificateHash {sha256} -Restart"
     if as_json:
-        facts = {"subject": certificate.subject, "names": certificate.names, "sha256": sha256,
-                 "sha1": sha1, "command": command}  # fmt: skip
+        facts = {
+            "subject": certificate.subject,
+            "names": certificate.names,
+            "sha256": sha256,
+            "sha1": sha1,
+            "command": command,
+        }
         out.print_json(json.dumps(facts))
         return
     for name, value in (
@@ -184,388 +143,30 @@ def fingerprint(
         err.print(f"warning: {cert} {text}", markup=False, style="yellow", soft_wrap=True)
 
 
-class ProbeMethod(StrEnum):
-    """What ``probe --method`` takes: a check, or a product's way of making it."""
-
-    HTTPS = "https"
-    HTTP = "http"
-    SSTP = "sstp"
-    LOGIN = "login"
-    TCP = "tcp"
-    KEMP = "kemp"
-    F5 = "f5"
-
-
-@app.command()
-def probe(
-    target: Target,
-    method: Annotated[
-        ProbeMethod | None,
-        typer.Option(help="How to ask; by default HEAD of the SSTP URI, expecting 401."),
-    ] = None,
-    plain: Plain = False,
-    ca: CaFile = None,
-    insecure: Insecure = False,
-    server_name: ServerName = None,
-    user: User = "",
-    password_file: PasswordFile = None,
-    password_env: PasswordEnv = "",
-    cert: Annotated[
-        Path | None, typer.Option(help="login over --plain: the certificate clients are shown.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Make one health check, show its transcript, and explain the result.
-
-    Exit codes: 0 the backend is well; 1 it is not.
-    """
-    name = method.value if method is not None else ("http" if plain else "https")
-    preset = CheckPreset(name) if name in set(CheckPreset) else None
-    kind = ("http" if plain else "https") if preset is not None else name
-    settings = apply_preset(Check(preset=preset, method=CheckMethod(kind), username=user or None))
-    endpoint = parse_endpoint(target)
-    over_tls = not plain and kind not in ("http", "tcp")
-    policy = _policy(ca, insecure) if over_tls else None
-    usual = Transport.TLS if over_tls or kind == "tcp" else Transport.PLAIN
-    password = _password(password_file, password_env)
-    leaf = load_certificate(cert).leaf_der if cert is not None else b""
-
-    async def ask() -> Any:
-        address = await resolve(endpoint.host, endpoint.port or usual.port)
-        way = Way(address, policy, server_name or endpoint.host)
-        return await probe_once(way, settings, password=password, leaf_der=leaf)
-
-    result = _asynchronously(ask())
-    verdict = result.verdict
-    if as_json:
-        facts = {"good": verdict.good, "reason": verdict.reason, "seconds": round(result.seconds, 6),
-                 "transcript": verdict.transcript.splitlines()}  # fmt: skip
-        out.print_json(json.dumps(facts))
-    else:
-        out.print(verdict.transcript, markup=False, soft_wrap=True)
-        word = "[green]well[/green]" if verdict.good else "[red]not well[/red]"
-        out.print(f"\n{word} after {result.seconds * 1000:.1f} ms: ", end="")
-        out.print(_explain(name, verdict.reason, good=verdict.good), markup=False, soft_wrap=True)
-    _leave(ExitCode.OK if verdict.good else ExitCode.FAILED)
-
-
-def _explain(method: str, reason: str, *, good: bool) -> str:
-    """Say what a probe's result means for an operator."""
-    if good and method == "tcp":
-        return (
-            f"{reason}. Do not trust this check: ask for the SSTP URI instead (leave out --method)."
-        )
-    if good:
-        return f"{reason}."
-    hints = (
-        ("got 404", "http.sys answers, but nobody serves the SSTP URI: is RemoteAccess running?"),
-        ("got 503", "http.sys answers, but the SSTP service does not: is SstpSvc running?"),
-        ("got 200", "some web server answers for every path: is this RRAS at all?"),
-        ("plain HTTP", "if this RRAS is offloaded, probe it with --plain."),
-        ("connection refused", "nobody listens there: wrong port, or the machine is starting."),
-        ("not trusted", "give its CA with --ca, or look without verifying: --insecure."),
-        ("crypto binding", "RRAS expects another certificate: compare with sstplb fingerprint."),
-    )
-    hint = next((text for words, text in hints if words in reason), "")
-    return f"{reason}. {hint}".rstrip()
-
-
-@app.command()
-def call(
-    target: Target,
-    user: User = "user",
-    password_file: PasswordFile = None,
-    password_env: PasswordEnv = "",
-    plain: Plain = False,
-    ca: CaFile = None,
-    insecure: Insecure = False,
-    server_name: ServerName = None,
-    cert: Annotated[
-        Path | None, typer.Option(help="Bind to this certificate instead of the one seen.")
-    ] = None,
-    data: Annotated[
-        str, typer.Option(help="Bytes to send through the tunnel and expect back.", metavar="SIZE")
-    ] = "0B",
-    hold: Annotated[str, typer.Option(help="How long to stay afterwards.", metavar="TIME")] = "0",
-    tenant: Annotated[str | None, typer.Option(help="?tenantid= of the request.")] = None,
-    calls: Annotated[int, typer.Option(help="How many calls to place.", min=1)] = 1,
-    at_once: Annotated[int, typer.Option(help="How many at one time.", min=1)] = 10,
-    rate: Annotated[
-        float, typer.Option(help="New calls per second; 0: as fast as they end.", min=0)
-    ] = 0,
-    as_json: Json = False,
-) -> None:
-    """Place a real SSTP call, and say at each step what happened.
-
-    TLS, HTTP opening, CALL_CONNECT, PPP (LCP, MS-CHAPv2 or PAP, IPCP), crypto binding, a ping
-    through the tunnel, disconnect. With --calls it makes load instead, and shows a summary.
-
-    Exit codes: 0 every call went well; 1 one did not.
-    """
-    endpoint = parse_endpoint(target)
-    policy = None if plain else _policy(ca, insecure)
-    password = _password(password_file, password_env) or "password"
-    data_bytes, hold_s = schema.parse_size(data), schema.parse_duration(hold)
-    bind_to = load_certificate(cert) if cert is not None else None
-
-    async def place() -> list[CallReport]:
-        usual = Transport.PLAIN if plain else Transport.TLS
-        address = await resolve(endpoint.host, endpoint.port or usual.port)
-        plan = CallPlan(
-            address, server_name or endpoint.host, user, password, policy, bind_to,
-            data_bytes=data_bytes, hold_s=hold_s, tenant_id=tenant,
-        )  # fmt: skip
-        if calls > 1:
-            plans = [plan] * calls
-            with out.status("placing calls…") as status:
-                reports = []
-                async for report in place_calls(plans, at_once=at_once, rate_per_s=rate):
-                    reports.append(report)
-                    failed = sum(not r.ok for r in reports)
-                    status.update(f"{len(reports)} of {calls} calls ended, {failed} failed")
-            return reports
-        return [await place_call(plan, None if as_json else _show_step())]
-
-    reports = _asynchronously(place())
-    if as_json:
-        out.print_json(json.dumps([_call_facts(report) for report in reports]))
-    elif calls > 1:
-        _show_calls(reports)
-    else:
-        _show_call(reports[0])
-    _leave(ExitCode.OK if all(report.ok for report in reports) else ExitCode.FAILED)
-
-
-def _show_step() -> Callable[[Any], None]:
-    began: list[float] = []
-
-    def show(step: Any) -> None:
-        began.append(step.at)
-        mark = "[red]✗[/red]" if step.kind is StepKind.FAILED else "[green]✓[/green]"
-        out.print(f"{mark} {(step.at - began[0]) * 1000:8.1f} ms  ", end="")
-        out.print(step.sentence, markup=False, soft_wrap=True)
-
-    return show
-
-
-def _call_facts(report: CallReport) -> dict[str, object]:
-    began = report.steps[0].at if report.steps else 0.0
-    return {
-        "ok": report.ok,
-        "reason": report.failure.reason if report.failure else None,
-        "sentence": report.failure.sentence if report.failure else None,
-        "correlation_id": report.correlation_id,
-        "certificate_sha256": report.certificate.sha256.hex() if report.certificate else None,
-        "tls_version": report.tls_version or None,
-        "address": report.address or None,
-        "connect_s": report.connect_s,
-        "ping_s": report.ping_s,
-        "echoed_bytes": report.echoed_bytes,
-        "steps": [
-            {
-                "step": str(step.kind.value),
-                "at_s": round(step.at - began, 6),
-                "sentence": step.sentence,
-            }
-            for step in report.steps
-        ],
-    }
-
-
-def _show_call(report: CallReport) -> None:
-    if report.ping_s is not None:
-        out.print(f"  ping through the tunnel: {report.ping_s * 1000:.2f} ms")
-    if report.echoed_bytes:
-        out.print(f"  {report.echoed_bytes} bytes came back the same")
-    out.print(f"  correlation id {report.correlation_id}: find it in the logs of both sides")
-    if report.failure is not None:
-        err.print(f"failed: {report.failure.reason}", style="red")
-
-
-def _show_calls(reports: list[CallReport]) -> None:
-    table = Table("result", "calls", title=f"{len(reports)} calls")
-    reasons = [report.failure.reason if report.failure else "ok" for report in reports]
-    for reason in sorted(set(reasons)):
-        table.add_row(reason, str(reasons.count(reason)))
-    out.print(table)
-    times = sorted(r.connect_s for r in reports if r.connect_s is not None)
-    if times:
-        middle, late = times[len(times) // 2], times[int(len(times) * 0.99)]
-        out.print(f"time to connect: median {middle * 1000:.1f} ms, p99 {late * 1000:.1f} ms")
-
-
-@app.command()
-def rras(
-    https: Annotated[
-        str | None,
-        typer.Option(help="Where to speak TLS, e.g. 127.0.0.1:4431.", metavar="HOST:PORT"),
-    ] = None,
-    http: Annotated[
-        str | None, typer.Option(help="Where to speak plain HTTP (offload).", metavar="HOST:PORT")
-    ] = None,
-    cert: Annotated[Path | None, typer.Option(help="Its certificate (PEM).")] = None,
-    key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
-    offload_hash: Annotated[
-        str | None, typer.Option(help="The SHA-256 that Enable-SSTPOffload told it.", metavar="HEX")
-    ] = None,
-    account: Annotated[
-        list[str] | None, typer.Option(help="user:password; may be repeated.")
-    ] = None,
-    ports: Annotated[int, typer.Option(help="SSTP ports.", min=1, max=65000)] = 128,
-    authentication: Annotated[str, typer.Option(help="mschapv2 or pap.")] = "mschapv2",
-    fault: Annotated[Fault, typer.Option(help="What to make wrong.")] = Fault.NONE,
-) -> None:
-    """Run a simulated RRAS server, and print its events under Windows' numbers.
-
-    What of Windows it assumes is marked in sstplb/lab/rras.py. Default account: user:password.
-    """
-    if https is None and http is None:
-        _usage("give --https or --http: where to listen")
-    if https is not None and cert is None:
-        _usage("--https needs --cert and --key (make some: sstplb certs create DIR)")
-    settings = RrasSettings(
-        https=_address(https), http=_address(http),
-        certificate=schema.CertificateFiles(chain=cert, key=key) if cert else None,
-        offload_sha256=bytes.fromhex(offload_hash.replace(":", "")) if offload_hash else None,
-        accounts=dict(pair.split(":", 1) for pair in account) if account else {"user": "password"},
-        ports_max=ports,
-        authentication=Authentication.PAP if authentication == "pap" else Authentication.MSCHAPV2,
-    )  # fmt: skip
-
-    def report(number: int, text: str) -> None:
-        label = f"event {number}" if number else "event"
-        out.print(f"{datetime.now():%H:%M:%S} {label:<12} {text}", markup=False, soft_wrap=True)  # noqa: DTZ005 - for a person
-
-    async def serve() -> None:
-        server = Rras(settings, report)
-        server.fault = fault
-        await server.start()
-        for scheme, where in (("https", server.https), ("http", server.http)):
-            if where is not None:
-                out.print(f"listening: {scheme} on {where[0]}:{where[1]} (fault: {fault})")
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await server.stop()
-
-    try:
-        _asynchronously(serve())
-    except KeyboardInterrupt:
-        out.print("stopped")
-
-
-@certs_app.command()
-def create(
-    directory: Annotated[Path, typer.Argument(help="Where to put them.", metavar="DIR")] = Path(
-        "certs"
-    ),
-    name: Annotated[str, typer.Option(help="File name without ending.")] = "vpn",
-    names: Annotated[
-        list[str] | None, typer.Option("--for", help="DNS name or address; may be repeated.")
-    ] = None,
-    key: Annotated[KeyKind, typer.Option(help="Kind of key.")] = KeyKind.RSA,
-    days: Annotated[int, typer.Option(help="How long it is valid.", min=1)] = 397,
-) -> None:
-    """Make a lab root (once) and a server certificate from it. Keys are written 0600."""
-    issued = LabPki(directory).issue(
-        name, tuple(names or ("vpn.example.test", "127.0.0.1")), key, days=days
-    )
-    out.print(f"root         {directory / 'root.pem'}  (clients and sstplb trust this)")
-    out.print(f"certificate  {issued.chain}\nkey          {issued.key}")
-    out.print(f"SHA-256      {issued.certificate.sha256.hex()}")
-
-
-@certs_app.command()
-def renew(
-    directory: Annotated[Path, typer.Argument(help="Where they are.", metavar="DIR")] = Path(
-        "certs"
-    ),
-    name: Annotated[str, typer.Option(help="File name without ending.")] = "vpn",
-    same_key: Annotated[
-        bool, typer.Option(help="Keep the key; the hash changes all the same.")
-    ] = False,
-    days: Annotated[int, typer.Option(help="How long it is valid.", min=1)] = 397,
-) -> None:
-    """Issue a certificate anew, for the same names: every RRAS that pins its hash must be told."""
-    old = load_certificate(directory / f"{name}.pem")
-    kind = KeyKind.RSA if old.key_type.startswith("RSA") else KeyKind.P256
-    issued = LabPki(directory).issue(name, old.names, kind, days=days, same_key=same_key)
-    out.print(f"was {old.sha256.hex()}\nnow {issued.certificate.sha256.hex()}")
-
-
-@certs_app.command("list")
-def list_certs(
-    directory: Annotated[Path, typer.Argument(help="Where they are.", metavar="DIR")] = Path(
-        "certs"
-    ),
-) -> None:
-    """List what the lab root has issued."""
-    table = Table("file", "names", "key", "days left", "SHA-256")
-    for issued in LabPki(directory).issued() if directory.exists() else ():
-        certificate = issued.certificate
-        left = (certificate.leaf.not_valid_after_utc - now_utc()).days
-        table.add_row(
-            issued.chain.name, ", ".join(certificate.names), certificate.key_type, str(left),
-            certificate.sha256.hex(),
-        )  # fmt: skip
-    out.print(table)
-
-
-@app.command()
-def demo(
-    once: Annotated[
-        bool, typer.Option("--once", help="End by itself; 0 only if all that was shown happened.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Watch SSTP calls go through all three modes, on this machine alone.
-
-    Lab certificates, simulated RRAS servers, the balancer, a crowd of callers: round robin and
-    affinity at work, a TCP check that lies, a wrong offload hash explained. Ends with a table.
-    """
-    _leave(_asynchronously(lab_demo.demo(out, once=once, as_json=as_json)))
+app.add_typer(commands.app)
 
 
 @app.command("schema")
-def show_schema() -> None:
+def show_schema(
+    full_yaml: Annotated[
+        bool, typer.Option("--full-yaml", help="Print every knob at its default instead.")
+    ] = False,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Rewrite the reference in this page instead.", metavar="PAGE"),
+    ] = None,
+) -> None:
     """Print the JSON Schema of the configuration, for editors."""
-    out.print_json(json.dumps(loader.json_schema()))
+    if reference is not None:
+        page = reference.read_text(encoding="utf-8")
+        reference.write_text(describe.with_reference(page), encoding="utf-8")
+    elif full_yaml:
+        print(describe.full_yaml(), end="")  # noqa: T201 - rich would wrap long lines
+    else:
+        out.print_json(json.dumps(loader.json_schema()))
 
 
 @app.command()
 def version() -> None:
     """Print the version."""
     out.print(__version__)
-
-
-# --- small change -----------------------------------------------------------------------------
-
-
-def _asynchronously(work: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
-
-
-def _policy(ca: Path | None, insecure: bool) -> ClientPolicy:
-    return ClientPolicy(PoolTls(verify=Verify.OFF if insecure else Verify.CA, ca_file=ca))
-
-
-def _password(file: Path | None, env: str) -> str:
-    if file is not None:
-        return read_secret(Secret(file=file))
-    return read_secret(Secret(env=env)) if env else ""
-
-
-def _address(text: str | None) -> tuple[str, int] | None:
-    if text is None:
-        return None
-    endpoint = parse_endpoint(text)
-    return endpoint.host, endpoint.port or 0
-
-
-def _usage(message: str) -> NoReturn:
-    raise typer.BadParameter(message)
-
-
-def _leave(code: ExitCode) -> NoReturn:
-    raise typer.Exit(int(code))

@@ -33,8 +33,6 @@ from sstplb.errors import LimitReachedError
 
 K = TypeVar("K")
 
-K = TypeVar("K")
-
 
 class _Stage(Enum):
     OPENING = "opening"

@@ -100,8 +100,17 @@ class Flip:
 class Health:
     """What checks and calls have said about one backend."""
 
+    is_up: bool
+    is_checked: bool
+    """Whether any check has spoken yet."""
+    reason: str
+    """Why it is up or down, in words."""
+    since: float | None
+    """When it became so; None for "from the start"."""
+    last_verdict: Verdict | None
     set_aside_until: float
     """Until when calls are kept away (monotonic seconds); in the past: they are not."""
+    _last_good_at: float | None
     _failed_in_row: int
     _back_off_s: float
 

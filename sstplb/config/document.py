@@ -6,6 +6,7 @@ YAML itself allows and a configuration must not (duplicate keys, anchors that mu
 built. ``Document.line`` finds the line of a path such as ``("pools", "rras", "backends", 0)``.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -18,6 +19,20 @@ NODES_MAX = 100_000
 """After aliases are followed: "billion laughs" is a configuration nobody meant."""
 
 Path = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's idea of true and false: ``off`` is a word, as in ``standing: off``."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way of saying it
+        first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF")
+)
 
 
 @dataclass(slots=True)
@@ -39,7 +54,7 @@ def read(text: str, file: str) -> Document:
     """Read one YAML document. Raises ConfigError, with lines, for all that is no plain document."""
     if len(text.encode()) > DOCUMENT_BYTES_MAX:
         raise ConfigError([Problem(f"expected at most {DOCUMENT_BYTES_MAX} bytes", file=file)])
-    loader = yaml.SafeLoader(text)
+    loader = _Loader(text)
     try:
         node = loader.get_single_node()
         if node is None:

@@ -59,7 +59,7 @@ def parse(text: str, *, file: str = "configuration", base: Path | None = None) -
     try:
         config = Config.model_validate(found.values)
     except ValidationError as error:
-        details = error.errors(include_url=False)
+        details = _without_echoes(error.errors(include_url=False))
         raise ConfigError(_in_our_words(detail, found) for detail in details) from error
     problems: list[Problem] = []
 
@@ -87,6 +87,18 @@ def json_schema() -> dict[str, Any]:
 
 
 # --- each value by itself ---------------------------------------------------------------------
+
+
+def _without_echoes(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Drop "expected at least one" where there is one, with a mistake in it."""
+
+    def is_echo(detail: ErrorDetails) -> bool:
+        at = detail["loc"]
+        return detail["type"] == "too_short" and any(
+            other["loc"][: len(at)] == at for other in details if other is not detail
+        )
+
+    return [detail for detail in details if not is_echo(detail)]
 
 
 def _in_our_words(detail: ErrorDetails, found: Document) -> Problem:
@@ -117,6 +129,8 @@ def _in_our_words(detail: ErrorDetails, found: Document) -> Problem:
             message = f"expected a section with keys, got {given!r}"
         case "tuple_type" | "list_type":
             message = f"expected a list, got {given!r}"
+        case "string_type":
+            message = f"expected text, got {given!r} (put it in quotes?)"
         case "bool_type" | "bool_parsing":
             message = f"expected true or false, got {given!r}"
         case _:
@@ -128,6 +142,7 @@ _PATTERNS: Mapping[str, str] = MappingProxyType(
     {
         r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$": "a name of letters, digits, - _ and .",
         r"^[0-9a-f]{64}$": "a SHA-256: 64 hex digits (sstplb fingerprint shows it)",
+        r"^1\.[01]$": "1.0 or 1.1",
         r"^[1-5]\d\d(-[1-5]\d\d)?$": "a status such as 401, or a range such as 200-299",
     }
 )

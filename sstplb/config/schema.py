@@ -63,7 +63,12 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_size(value: object) -> int:
-    """Turn ``16KiB``, ``1MiB`` or ``512B`` into bytes. Raises ValueError for anything else."""
+    """Turn ``16KiB``, ``1MiB``, ``512B`` or ``0`` into bytes.
+
+    Raises ValueError for anything else.
+    """
+    if value in (0, "0") and not isinstance(value, bool):
+        return 0
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"expected a size such as 16KiB, 1MiB or 512B, got {value!r}")
@@ -153,7 +158,15 @@ Sha256Hex = Annotated[
 ]
 """A SHA-256 as 64 hex digits; colons are allowed in the file."""
 
-StatusRange = Annotated[str, StringConstraints(pattern=r"^[1-5]\d\d(-[1-5]\d\d)?$")]
+
+def _as_text(value: object) -> object:
+    """Let a number stand for its text: nobody should have to quote ``401`` or ``1.2``."""
+    return str(value) if isinstance(value, int | float) else value
+
+
+StatusRange = Annotated[
+    str, BeforeValidator(_as_text), StringConstraints(pattern=r"^[1-5]\d\d(-[1-5]\d\d)?$")
+]
 """An HTTP status or a range of them: ``401`` or ``200-299``."""
 
 
@@ -254,6 +267,9 @@ class TlsVersion(StrEnum):
     TLS13 = "1.3"
 
 
+Version = Annotated[TlsVersion, BeforeValidator(_as_text)]
+
+
 class Follow(StrEnum):
     """How much of the SSTP conversation a terminating listener looks at."""
 
@@ -311,9 +327,9 @@ class CertificateFiles(Model):
 class ListenerTls(Model):
     """TLS towards the client, where it ends here."""
 
-    min_version: TlsVersion = TlsVersion.TLS12
+    min_version: Version = TlsVersion.TLS12
     """The oldest version accepted; Windows 10 and later speak 1.2, Windows 11 also 1.3."""
-    max_version: TlsVersion = TlsVersion.TLS13
+    max_version: Version = TlsVersion.TLS13
     """The newest version offered."""
     ciphers: str = (
         "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
@@ -408,7 +424,9 @@ class Check(Model):
     """The request's method."""
     path: str = SRA_PATH
     """The request's path."""
-    http_version: Annotated[str, StringConstraints(pattern=r"^1\.[01]$")] = "1.1"
+    http_version: Annotated[
+        str, BeforeValidator(_as_text), StringConstraints(pattern=r"^1\.[01]$")
+    ] = "1.1"
     """The request's HTTP version."""
     host: str | None = None
     """The request's Host header; by default the pool's server name or the address."""
@@ -464,7 +482,7 @@ class PoolTls(Model):
     server_name: str | None = None
     """SNI to send and name to verify; by default the backend's own name or, if it has none,
     the first name in the certificate we serve (both sides hold the same one)."""
-    min_version: TlsVersion = TlsVersion.TLS12
+    min_version: Version = TlsVersion.TLS12
     """The oldest version spoken to a backend."""
     same_certificate: MismatchPolicy = MismatchPolicy.REFUSE
     """The same-certificate rule: ``refuse`` a backend whose leaf differs from ours, ``warn``

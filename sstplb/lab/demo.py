@@ -451,10 +451,8 @@ async def _stay(screen: Console, stage: Stage) -> None:
     screen.print("\nEverything keeps running until Ctrl-C. In another terminal, try:\n")
     for mode in MODES:
         host, port = stage.balancers[mode].addresses[mode]
-        screen.print(
-            f"  sstplb call {host}:{port} --server-name {NAME} --ca {stage.pki.root_path}   # {mode}",
-            soft_wrap=True,
-        )
+        target = f"{host}:{port} --server-name {NAME} --ca {stage.pki.root_path}"
+        screen.print(f"  sstplb call {target}  # {mode}", soft_wrap=True)
     address = stage.servers[0].https
     assert address is not None, "it listens"
     screen.print(f"  sstplb probe {address[0]}:{address[1]} --insecure")

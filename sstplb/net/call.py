@@ -5,6 +5,7 @@ operator's side knows of a running call, and ``end`` is all it can do to one.
 """
 
 import asyncio
+import time
 from ipaddress import ip_address
 from typing import Protocol
 
@@ -41,8 +42,12 @@ class Desk(Protocol):
 
 
 def now_s() -> float:
-    """Return seconds on the clock that all of ``net`` uses: the event loop's."""
-    return asyncio.get_running_loop().time()
+    """Return seconds on the monotonic clock, which is also the event loop's.
+
+    uvloop's own ``time()`` is the same clock, but read once a turn and in whole milliseconds:
+    good enough for timeouts, too coarse for the phases of a call.
+    """
+    return time.monotonic()
 
 
 class Call:
