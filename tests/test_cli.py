@@ -1,0 +1,229 @@
+"""The command as a user types it: what it says, and its exit code."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sstplb.lab.pki import Issued, LabPki
+from tests.characters import FakeBackend
+
+ROOT = Path(__file__).parents[1]
+
+
+def sstplb(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sstplb", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+def document(served: Issued, **more: Any) -> dict[str, Any]:
+    return {
+        "listeners": [
+            {
+                "name": "vpn", "address": "127.0.0.1:0", "mode": "offload", "pool": "rras",
+                "certificates": [{"chain": str(served.chain), "key": str(served.key)}],
+            }
+        ],
+        "pools": {"rras": {"backends": [{"name": "rras1", "address": "127.0.1.99:9"}]}},
+        **more,
+    }  # fmt: skip
+
+
+def write(path: Path, what: dict[str, Any]) -> Path:
+    path.write_text(json.dumps(what))
+    return path
+
+
+def test_help_names_every_command() -> None:
+    said = sstplb("--help").stdout
+    commands = "run check fingerprint probe call rras certs schema version demo"
+    assert all(name in said for name in commands.split())
+    assert sstplb("version").stdout.strip() == "0.1.0"
+
+
+def test_check_prints_the_effective_configuration_and_warns(tmp_path: Path, served: Issued) -> None:
+    done = sstplb("check", write(tmp_path / "a.yaml", document(served)))
+    assert done.returncode == 0, done.stderr
+    assert "idle_timeout: 11m" in done.stdout
+    assert "nobody says which certificate" in done.stderr
+    assert served.certificate.sha256.hex() in done.stderr
+    assert sstplb("check", "--strict", "--quiet", tmp_path / "a.yaml").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"listeners": []}, "at least one"),
+        ({"limits": {"idle": 1}}, "did you mean idle_timeout?"),
+        ({"log": {"level": "loud"}}, "log.level: expected"),
+    ],
+)
+def test_a_wrong_configuration_is_exit_code_3(
+    change: dict[str, Any], words: str, tmp_path: Path, served: Issued
+) -> None:
+    conf = write(tmp_path / "a.yaml", document(served, **change))
+    for command in ("check", "run"):
+        done = sstplb(command, conf)
+        assert done.returncode == 3
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_key_that_does_not_match_is_found_by_check(
+    tmp_path: Path, served: Issued, other: Issued
+) -> None:
+    wrong = document(served)
+    wrong["listeners"][0]["certificates"][0]["key"] = str(other.key)
+    done = sstplb("check", write(tmp_path / "a.yaml", wrong))
+    assert done.returncode == 3
+    assert "does not belong" in done.stderr
+
+
+def test_fingerprint_shows_the_command_for_rras(served: Issued) -> None:
+    done = sstplb("fingerprint", served.chain)
+    hashed = served.certificate.sha256.hex().upper()
+    assert f"Enable-SSTPOffload -CertificateHash {hashed} -Restart" in done.stdout
+    facts = json.loads(sstplb("fingerprint", served.chain, "--json").stdout)
+    assert facts["sha1"] == served.certificate.sha1.hex().upper()
+
+
+def test_certs_are_made_and_renewed(tmp_path: Path) -> None:
+    made = sstplb("certs", "create", tmp_path / "c", "--for", "a.test", "--key", "p-256")
+    assert made.returncode == 0, made.stderr
+    first = (tmp_path / "c" / "vpn.pem").read_bytes()
+    assert sstplb("certs", "renew", tmp_path / "c").returncode == 0
+    assert (tmp_path / "c" / "vpn.pem").read_bytes() != first
+    assert "a.test" in sstplb("certs", "list", tmp_path / "c").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("probe", "127.0.0.1:bad"), "expected an address"),
+        (("call", "127.0.0.1:1", "--data", "5x"), "expected a size"),
+        (("rras",), "give --https or --http"),
+        (("rras", "--http", "127.0.0.1:0", "--account", "x"), "user:password"),
+        (("nonsense",), "No such command"),
+    ],
+)
+def test_a_wrong_command_line_is_exit_code_2(arguments: tuple[str, ...], words: str) -> None:
+    done = sstplb(*arguments)
+    assert done.returncode == 2
+    assert words in " ".join(re.sub(r"[│\n]", " ", done.stderr).split())
+
+
+def test_probe_says_why_nobody_answers() -> None:
+    done = sstplb("probe", "127.0.1.98:9", "--insecure")
+    assert done.returncode == 1
+    assert "connection refused" in done.stdout
+    assert "nobody listens there" in done.stdout
+
+
+def test_schema_is_json() -> None:
+    assert json.loads(sstplb("schema").stdout)["title"] == "sstplb"
+
+
+@contextlib.contextmanager
+def process(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a command that stays; end it by its id."""
+    running = subprocess.Popen(
+        [sys.executable, "-m", "sstplb", *map(str, arguments)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        yield running
+    finally:
+        if running.poll() is None:
+            running.kill()
+        running.communicate()
+
+
+def wait_for(log: Path, event: str, count: int = 1) -> dict[str, Any]:
+    for _ in range(500):
+        lines = log.read_text().splitlines() if log.exists() else []
+        found = [e for e in map(json.loads, lines) if e["event"] == event]
+        if len(found) >= count:
+            return dict(found[-1])
+        time.sleep(0.02)
+    raise AssertionError(f"no {event} in {log}: {log.read_text() if log.exists() else 'no file'}")
+
+
+def test_run_reloads_and_stops_on_signals(tmp_path: Path, served: Issued) -> None:
+    log = tmp_path / "lb.log"
+    conf = write(tmp_path / "a.yaml", document(served, log={"file": str(log)}))
+    with process("run", conf) as running:
+        wait_for(log, "ready")
+        conf.write_text("listeners: [")
+        running.send_signal(signal.SIGHUP)
+        assert "not YAML" in wait_for(log, "reload_failed")["message"]
+        write(conf, document(served, log={"file": str(log)}))
+        running.send_signal(signal.SIGHUP)
+        wait_for(log, "reloaded")
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(10) == 0
+        assert wait_for(log, "stopped")["message"] == "no call was cut"
+
+
+def test_stopping_twice_cuts_what_runs_and_says_so(
+    tmp_path: Path, served: Issued, pki: LabPki
+) -> None:
+    """A second SIGTERM does not wait for running calls; exit code 4 tells it."""
+    log = tmp_path / "lb.log"
+    backend = FakeBackend("rras1", "127.0.1.97", served)
+
+    async def story() -> None:
+        await backend.start()
+        config = document(served, log={"file": str(log)})
+        config["listeners"][0].pop("certificates")
+        config["listeners"][0]["mode"] = "passthrough"
+        config["pools"]["rras"]["backends"][0]["address"] = f"127.0.1.97:{backend.port}"
+        with process("run", write(tmp_path / "a.yaml", config)) as running:
+            address = (await asyncio.to_thread(wait_for, log, "listening"))["address"]
+            host, _, port = address.rpartition(":")
+            import ssl
+
+            context = ssl.create_default_context(cafile=str(pki.root_path))
+            reader, writer = await asyncio.open_connection(
+                host, int(port), ssl=context, server_hostname="vpn.example.test"
+            )
+            running.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(wait_for, log, "stopping")
+            await asyncio.sleep(0.2)
+            assert running.poll() is None, "it waits for the call"
+            running.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(running.wait, 10) == 4
+            writer.transport.abort()
+            assert reader is not None
+        await backend.stop()
+
+    asyncio.run(story())
+    assert wait_for(log, "call_ended")["reason"] == "stopped"
+
+
+@pytest.mark.timeout(120)
+def test_the_demonstration_shows_what_it_says() -> None:
+    done = sstplb("demo", "--once", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["ok"]
+    assert all(claim["holds"] for claim in facts["claims"])
+    assert {mode: seen["ok"] for mode, seen in facts["modes"].items()} == {
+        "passthrough": 30, "offload": 30, "reencrypt": 30,
+    }  # fmt: skip
