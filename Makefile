@@ -3,7 +3,7 @@
 VENV   := .venv
 PYTHON := $(VENV)/bin/python
 # Every third-party program the tests run, by Debian package.
-TEST_PACKAGES := sstp-client openssl
+TEST_PACKAGES := sstp-client iproute2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test interop check format docs clean

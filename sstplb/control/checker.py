@@ -86,6 +86,14 @@ class Checker:
             await asyncio.sleep(min(due, wake_at or due) - now)
 
     async def _check_once(self, checks: PooledChecks, backend: Backend) -> None:
+        """Check; a mistake of ours in it must not end the checks."""
+        try:
+            await self._ask(checks, backend)
+        except Exception as error:
+            text = f"check of {backend.name}: {error!r}"
+            log.error("internal_error", message=text, exc_info=error)
+
+    async def _ask(self, checks: PooledChecks, backend: Backend) -> None:
         if backend.standing is Standing.OFF:
             return
         await self._resolve(backend)

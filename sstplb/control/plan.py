@@ -19,6 +19,7 @@ from sstplb.net.service import Route, Service
 from sstplb.tls.certificate import (
     Certificate,
     Identity,
+    key_warnings,
     load_identity,
     now_utc,
     read_secret,
@@ -118,6 +119,7 @@ def _load_identities(
         identities.append(identity)
         found = warnings(identity.certificate, now_utc())
         hints += [Problem(f"{files.chain} {text}", where) for text in found]
+        hints += [Problem(text, where) for text in key_warnings(files)]
     return identities
 
 

@@ -71,8 +71,9 @@ async def session(call: Call) -> None:
         await converse(call)
         call.close(*verdict(call))
     except CallError as error:
-        await apologise(call, error)
+        # First the record: whoever cuts us off while we apologise finds it closed.
         call.close(outcome_of(error), error.reason, str(error))
+        await apologise(call, error)
     except asyncio.CancelledError:
         if call.ended_by is None:  # not by ``Call.end``: the whole program is going down
             call.close(Outcome.CLOSED, "stopped", "the balancer stopped")

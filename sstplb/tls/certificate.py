@@ -7,6 +7,7 @@ first. Loading says what is wrong with a file in words; ``warnings`` says what w
 
 import hashlib
 import os
+import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -179,6 +180,15 @@ def warnings(certificate: Certificate, now: datetime) -> list[str]:
     if isinstance(key, rsa.RSAPublicKey) and key.key_size < RSA_BITS_MIN:
         found.append(f"has a weak key: {certificate.key_type}")
     return found + _chain_warnings(certificate)
+
+
+def key_warnings(files: CertificateFiles) -> list[str]:
+    """Say so when a key file can be read by others than its owner."""
+    path = files.key or files.chain
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & 0o077:
+        return []
+    return [f"{path} holds a private key and has mode {mode:04o}: chmod 600 {path}"]
 
 
 def _is_for_servers(leaf: x509.Certificate) -> bool:

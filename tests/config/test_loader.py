@@ -195,14 +195,14 @@ def test_the_effective_configuration_loads_to_the_same() -> None:
 
 
 def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSTPLB_TEST_SECRET", "hunter2")
+    monkeypatch.setenv("SSTPLB_SECRET", "hunter2")
     text = GOOD.replace(
         "rras:\n    b",
-        "rras:\n    check: {method: login, username: u, password: {env: SSTPLB_TEST_SECRET}}\n    b",
+        "rras:\n    check: {method: login, username: u, password: {env: SSTPLB_SECRET}}\n    b",
     )
     config = parse(text)
     assert "hunter2" not in effective(config) + repr(config)
-    assert "SSTPLB_TEST_SECRET" in effective(config)
+    assert "SSTPLB_SECRET" in effective(config)
 
 
 @pytest.mark.parametrize(

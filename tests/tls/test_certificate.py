@@ -12,6 +12,7 @@ from sstplb.config.schema import CertificateFiles, Secret
 from sstplb.errors import CertificateError
 from sstplb.lab.pki import Issued, KeyKind, LabPki
 from sstplb.tls.certificate import (
+    key_warnings,
     load_certificate,
     load_identity,
     now_utc,
@@ -101,6 +102,15 @@ def test_a_passphrase_comes_from_a_file_or_the_environment(
         )
     with pytest.raises(CertificateError, match="SSTPLB_NOT_SET is not set"):
         read_secret(Secret(env="SSTPLB_NOT_SET"))
+
+
+def test_a_key_others_can_read_is_warned_of(served: Issued, tmp_path: Path) -> None:
+    path = tmp_path / "open.key"
+    path.write_bytes(served.key.read_bytes())
+    path.chmod(0o644)
+    files = CertificateFiles(chain=served.chain, key=path)
+    assert "0644: chmod 600" in key_warnings(files)[0]
+    assert key_warnings(served.files) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
