@@ -90,8 +90,7 @@ class Checker:
         try:
             await self._ask(checks, backend)
         except Exception as error:
-            text = f"check of {backend.name}: {error!r}"
-            log.error("internal_error", message=text, exc_info=error)
+            log.exception("internal_error", message=f"check of {backend.name}: {error!r}")
 
     async def _ask(self, checks: PooledChecks, backend: Backend) -> None:
         if backend.standing is Standing.OFF:
