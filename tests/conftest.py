@@ -1,7 +1,5 @@
 """What every test may use."""
 
-from pathlib import Path
-
 import pytest
 
 from sstplb.lab.pki import Issued, KeyKind, LabPki
@@ -31,9 +29,3 @@ def other(pki: LabPki) -> Issued:
 def rsa(pki: LabPki) -> Issued:
     """An RSA certificate, as most RRAS servers have."""
     return pki.issue("rsa", ("rsa.example.test",), KeyKind.RSA)
-
-
-@pytest.fixture
-def certs(pki: LabPki) -> Path:
-    """The directory of the lab CA."""
-    return pki.directory

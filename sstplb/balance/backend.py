@@ -2,8 +2,9 @@
 
 Whether it may take a call follows from facts that different people establish, each kept by
 itself: the operator's *standing*, the checks' and calls' *health*, the *address* its name resolved
-to, the *certificate* it was seen with, and how many calls it has. ``unusable_because`` puts them
-together, in the order in which an operator should hear of them.
+to, and how many calls it has. ``unusable_because`` puts them together, in the order in which an
+operator should hear of them. The certificate it was seen with is remembered too; whether that one
+will do depends on what a client was shown, so each call decides for itself (``net/failover.py``).
 
 A backend outlives a reload when its name and configured address stay: the new pool takes over
 the object itself (``pool.py``), so running calls and their end are counted in one place.
@@ -36,16 +37,12 @@ class Backend:
         """Where new calls go (never a name); None until its name is resolved."""
         self.leaf_sha256: bytes | None = None
         """SHA-256 of the certificate it was last seen with; None: not seen, or plain HTTP."""
-        self.certificate_mismatch: str | None = None
-        """Why its certificate cannot work with ours, as a sentence; None: it can."""
         self.dialing = 0
         """Calls that are trying it: a place is taken, the hand-over has not come."""
         self.calls = 0
         """Calls handed over and running."""
         self.calls_total = 0
         """Calls ever handed over."""
-        self.tries_total = 0
-        """Calls that ever tried it."""
 
     def __repr__(self) -> str:
         return f"<Backend {self.pool}/{self.name} at {self.address}>"
@@ -55,16 +52,10 @@ class Backend:
         """How many of its ``calls_max`` are taken, by calls running or on their way."""
         return self.calls + self.dialing
 
-    @property
-    def last_reason(self) -> str:
-        """Why it is up or down, in words."""
-        return self.health.reason
-
     def unusable_because(self, now: float) -> str | None:
         """Return the slug of what keeps new calls away, or None when it can take one.
 
-        ``standing_off`` · ``draining`` · ``unresolved`` · ``down`` · ``certificate_mismatch`` ·
-        ``set_aside`` · ``calls_max``
+        ``standing_off`` · ``draining`` · ``unresolved`` · ``down`` · ``set_aside`` · ``calls_max``
         """
         if self.standing is Standing.OFF:
             return "standing_off"
@@ -74,8 +65,6 @@ class Backend:
             return "unresolved"
         if not self.health.is_up:
             return "down"
-        if self.certificate_mismatch is not None:
-            return "certificate_mismatch"
         if self.health.is_set_aside(now):
             return "set_aside"
         return "calls_max" if self.places_taken >= self.config.calls_max else None
@@ -85,7 +74,7 @@ class Backend:
         if not answers or self.address in answers:
             return False
         if self.address is not None:
-            self.leaf_sha256 = self.certificate_mismatch = None
+            self.leaf_sha256 = None
             self.health.reset(now)
         self.address = answers[0]
         return True

@@ -116,8 +116,6 @@ class Health:
 
     def __init__(self, check: Check, passive: Passive) -> None:
         self.reconfigure(check, passive)
-        self.passive_failures_total = 0
-        self.checks_total = 0
         self.reset(None)
 
     def reconfigure(self, check: Check, passive: Passive) -> None:
@@ -141,7 +139,6 @@ class Health:
     def report(self, verdict: Verdict, now: float) -> Flip | None:
         """Take the result of a check; return the flip it caused, if any."""
         first, self.is_checked = not self.is_checked, True
-        self.checks_total += 1
         self.last_verdict = verdict
         if verdict.good:
             self._good_in_row, self._bad_in_row = self._good_in_row + 1, 0
@@ -213,7 +210,6 @@ class Health:
 
     def call_failed(self, reason: str, now: float) -> Flip | None:
         """Note a call that failed on this backend's side; return the flip it caused, if any."""
-        self.passive_failures_total += 1
         if not self._passive.failures or self.is_set_aside(now):
             return None
         self._failed_in_row += 1

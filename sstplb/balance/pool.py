@@ -64,7 +64,6 @@ class Place:
         self._entry: Entry | None = None
         self._stage = _Stage.DIALING
         backend.dialing += 1
-        backend.tries_total += 1
 
     def handed_over(self, now: float) -> None:
         """Note that the client has its answer: the call runs, the client is remembered.

@@ -86,7 +86,6 @@ class Rras:
         self.calls_total = 0
         self.connected_total = 0
         self.refused_bindings = 0
-        self.checks_total = 0
         self.https: Address | None = None
         """Where it listens, with the real port."""
         self.http: Address | None = None
@@ -176,7 +175,6 @@ class Rras:
         elif not head.is_sra:
             writer.write(_plain_answer(404, "Not Found"))
         elif not head.is_sstp:
-            self.checks_total += 1
             writer.write(_plain_answer(401, "Unauthorized"))
         elif self.fault is Fault.NO_PORTS or not self._free:
             self._report(0, "no SSTP port is left")

@@ -6,8 +6,8 @@ nonce, certificate hash, algorithm, compound MAC, and refused with CALL_ABORT (a
 status 4), or status 9 when it is missing or of the wrong length.
 
 Assumptions (not published): RRAS offers both hashes; its LCP begins with the ACK; a refused
-binding is answered at once. IP packets are answered inside: ICMP echo and UDP echo; UDP to the
-discard port is counted.
+binding is answered at once. Inside the tunnel ICMP echo and UDP echo are answered; all
+IP packets are counted.
 """
 
 from collections.abc import Callable, Mapping

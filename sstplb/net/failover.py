@@ -22,6 +22,7 @@ from sstplb.errors import (
     BackendRefusedError,
     BackendTimeoutError,
     BackendTlsError,
+    CallError,
     CertificateMismatchError,
     NoBackendAvailableError,
     ProtocolError,
@@ -70,7 +71,8 @@ async def connect(call: Call, route: Route, first_bytes: bytes = b"") -> None:
 
 async def _first_that_can(call: Call, route: Route, attempt: Attempt) -> None:
     """Try candidate after candidate, within the deadlines, until one attempt succeeds."""
-    config, last = route.config, None
+    config = route.config
+    last: CallError | None = None
     found = route.pool.candidates(
         call.client_address[0], now_s(), lambda backend: _objection(call, route, backend)
     )
@@ -79,7 +81,9 @@ async def _first_that_can(call: Call, route: Route, attempt: Attempt) -> None:
         for backend in found.backends[: config.tries_max]:
             try:
                 return await _try(call, route, backend, attempt)
-            except BackendError as error:
+            except CallError as error:
+                if not error.retry:
+                    raise
                 last = error
     if last is not None:
         raise last

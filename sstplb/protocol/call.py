@@ -11,8 +11,9 @@ A call's opening is a short dance after the HTTP heads::
 
 The tables below are that dance as data: (state, message received) → next state, each row with
 its section. The simulated RRAS and the caller are driven by them, and whatever is not in a table
-is an error in that state. CALL_ABORT, CALL_DISCONNECT and, once connected, ECHO are the same on
-both sides and in every state, so they have a table of their own.
+is an error in that state. Two messages are legal in any state, on either side, and so stand in no
+table: CALL_ABORT is answered with an abort, CALL_DISCONNECT with its acknowledgement, and then the
+connection ends (3.1.5.2).
 
 ``Watcher`` is the balancer's view: it follows the packets of a terminating listener's calls as
 they pass, by their headers, parses control packets only, never changes or holds back a byte and
@@ -92,15 +93,6 @@ CLIENT_RECEIVES: Mapping[tuple[ClientState, MessageType], ClientState] = Mapping
     }
 )
 """What a client may receive, besides an abort or a disconnect."""
-
-ENDINGS: Mapping[MessageType, str] = MappingProxyType(
-    {
-        _M.CALL_ABORT: "3.1.5.2: answer with an abort, wait a second, close",
-        _M.CALL_DISCONNECT: "3.1.5.2: answer with an acknowledgement, wait a second, close",
-    }
-)
-"""Legal in any state on either side; the answer and the wait are the same too."""
-
 
 # --- the view from the middle -----------------------------------------------------------------
 

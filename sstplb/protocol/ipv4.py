@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 ICMP, UDP = 1, 17
-ECHO_PORT, DISCARD_PORT = 7, 9
-"""RFC 862 and 863."""
+ECHO_PORT = 7
+"""RFC 862."""
 _IP = struct.Struct("!BBHHHBBH4s4s")
 _ICMP = struct.Struct("!BBHHH")
 _UDP = struct.Struct("!HHHH")

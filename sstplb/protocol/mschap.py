@@ -14,7 +14,6 @@ from Crypto.Cipher import DES
 from Crypto.Hash import MD4
 
 CHALLENGE_BYTES = 16
-NT_RESPONSE_BYTES = 24
 
 _SIGN_1 = b"Magic server to client signing constant"
 _SIGN_2 = b"Pad to make it do more than one iteration"

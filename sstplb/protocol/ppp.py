@@ -23,14 +23,11 @@ class Protocol(IntEnum):
     """PPP protocol numbers (IANA)."""
 
     IP = 0x0021
-    IPV6 = 0x0057
     IPCP = 0x8021
-    IPV6CP = 0x8057
     CCP = 0x80FD
     LCP = 0xC021
     PAP = 0xC023
     CHAP = 0xC223
-    EAP = 0xC227
 
 
 class Code(IntEnum):
@@ -57,16 +54,12 @@ class LcpOption(IntEnum):
     ACCM = 2
     AUTHENTICATION = 3
     MAGIC = 5
-    PROTOCOL_COMPRESSION = 7
-    ADDRESS_COMPRESSION = 8
 
 
 class IpcpOption(IntEnum):
-    """IPCP options (RFC 1332, RFC 1877)."""
+    """IPCP options (RFC 1332)."""
 
     ADDRESS = 3
-    PRIMARY_DNS = 129
-    SECONDARY_DNS = 131
 
 
 class PapCode(IntEnum):

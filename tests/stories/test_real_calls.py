@@ -114,6 +114,9 @@ def test_a_wrong_offload_hash_connects_then_disconnects_and_is_explained(
             report = await lab.call()
             assert report.failure is not None
             assert report.failure.reason == "binding_refused"
+            async with asyncio.timeout(5):
+                while sum(server.refused_bindings for server in lab.servers) != 1:
+                    await asyncio.sleep(0.01)
             assert served.certificate.sha256.hex() in report.failure.sentence
             await lab.stage.ended()
             assert lab.stage.reasons() == ["backend_failed:binding_refused"]
