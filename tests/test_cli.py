@@ -96,6 +96,21 @@ def test_a_key_that_does_not_match_is_found_by_check(
     assert "does not belong" in done.stderr
 
 
+def test_check_compares_declared_hashes_with_what_clients_are_shown(
+    tmp_path: Path, served: Issued, other: Issued
+) -> None:
+    config = document(served)
+    told = config["pools"]["rras"]["backends"][0]
+    told["rras_certificate_sha256"] = other.certificate.sha256.hex()
+    done = sstplb("check", "--quiet", write(tmp_path / "a.yaml", config))
+    assert done.returncode == 0
+    assert f"rras1 expects the certificate with SHA-256 {told['rras_certificate_sha256']}" in (
+        done.stderr
+    )
+    told["rras_certificate_sha256"] = served.certificate.sha256.hex().upper()
+    assert "0 warnings" in sstplb("check", write(tmp_path / "a.yaml", config)).stderr
+
+
 def test_fingerprint_shows_the_command_for_rras(served: Issued) -> None:
     done = sstplb("fingerprint", served.chain)
     hashed = served.certificate.sha256.hex().upper()

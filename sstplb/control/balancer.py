@@ -22,7 +22,7 @@ from sstplb.balance.backend import Backend
 from sstplb.balance.health import Flip, FlipKind
 from sstplb.config import schema
 from sstplb.config.schema import OnDown
-from sstplb.control.checker import Checker, say_mismatch
+from sstplb.control.checker import Checker
 from sstplb.control.plan import Plan, Prepared, lay_out
 from sstplb.errors import BackendDownError, CallError, ConfigError, Problem, StoppedError
 from sstplb.net import tcp
@@ -57,7 +57,6 @@ class Balancer:
         Raises ConfigError when an address cannot be bound.
         """
         bound = self._bind(self.plan.config)
-        self._warn_of_declared_hashes()
         await self._checker.start()
         self._adopt(bound)
 
@@ -68,7 +67,6 @@ class Balancer:
         self.plan = lay_out(prepared, self.plan)
         self.admission.reconfigure(prepared.config.limits)
         self._adopt(bound)
-        self._warn_of_declared_hashes()
         self._checker = Checker(self.plan, self.health_changed)
         await self._checker.start()
 
@@ -158,12 +156,6 @@ class Balancer:
             mode=str(config.mode),
             address=str(address),
         )
-
-    def _warn_of_declared_hashes(self) -> None:
-        """Say at once where an RRAS was declared to expect a certificate we do not serve."""
-        for checks in self.plan.checks.values():
-            for backend in checks.pool.backends:
-                say_mismatch(checks, backend)
 
     # --- the desk at which calls report -----------------------------------------------------------
 

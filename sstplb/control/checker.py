@@ -22,7 +22,7 @@ from sstplb.config.schema import CheckMethod, MismatchPolicy, Mode, Standing, Tr
 from sstplb.control.plan import Plan, PooledChecks
 from sstplb.net.call import now_s
 from sstplb.net.dial import Way
-from sstplb.net.failover import expected_sha256, mismatch_sentence
+from sstplb.net.failover import mismatch_sentence
 from sstplb.net.probe import probe
 from sstplb.net.service import Route
 from sstplb.tls.certificate import certificate_from_der
@@ -138,7 +138,7 @@ class Checker:
         """Note the leaf a probe saw; say so when it is news, and when it does not match."""
         before, backend.leaf_sha256 = backend.leaf_sha256, certificate_from_der(der).sha256
         if backend.leaf_sha256 != before:
-            say_mismatch(checks, backend)
+            _say_mismatch(checks, backend, backend.leaf_sha256)
 
 
 def way_to_check(checks: PooledChecks, backend: Backend) -> Way:
@@ -159,23 +159,17 @@ def way_to_check(checks: PooledChecks, backend: Backend) -> Way:
     )
 
 
-def say_mismatch(checks: PooledChecks, backend: Backend) -> None:
-    """Log it when a backend expects a certificate that no client is shown."""
-    policy = checks.config.tls.same_certificate
-    if not checks.served or policy is MismatchPolicy.OFF:
+def _say_mismatch(checks: PooledChecks, backend: Backend, leaf_sha256: bytes) -> None:
+    """Log it when a backend that is re-encrypted to shows a certificate that no client is shown."""
+    policy, ours = checks.config.tls.same_certificate, [c.sha256 for c in checks.served]
+    if Mode.REENCRYPT not in checks.modes or policy is MismatchPolicy.OFF or leaf_sha256 in ours:
         return
-    for mode in checks.modes & {Mode.OFFLOAD, Mode.REENCRYPT}:
-        expected = expected_sha256(mode, backend)
-        ours = [certificate.sha256 for certificate in checks.served]
-        if expected is None or expected in ours:
-            continue
-        used = (
-            "it gets no calls" if policy is MismatchPolicy.REFUSE else "calls go there all the same"
-        )
-        log.warning(
-            "certificate_mismatch",
-            message=f"{mismatch_sentence(backend.name, expected, ours[0])} ({used})",
-            backend=backend.name,
-            expected_sha256=expected.hex(),
-            served_sha256=ours[0].hex(),
-        )
+    refused = policy is MismatchPolicy.REFUSE
+    used = "it gets no calls" if refused else "calls go there all the same"
+    log.warning(
+        "certificate_mismatch",
+        message=f"{mismatch_sentence(backend.name, leaf_sha256, ours[0])} ({used})",
+        backend=backend.name,
+        expected_sha256=leaf_sha256.hex(),
+        served_sha256=ours[0].hex(),
+    )

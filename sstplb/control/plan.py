@@ -7,7 +7,7 @@ all that is wrong at once, and what will hurt later. ``sstplb check`` stops ther
 the previous plan what must outlive a reload (``balance/pool.py``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -15,6 +15,7 @@ from sstplb.balance.pool import Pool
 from sstplb.config import schema
 from sstplb.config.schema import Mode, Transport
 from sstplb.errors import CertificateError, ConfigError, Problem
+from sstplb.net.failover import mismatch_sentence
 from sstplb.net.service import Route, Service
 from sstplb.tls.certificate import (
     Certificate,
@@ -93,6 +94,7 @@ def prepare(config: schema.Config) -> Prepared:
                 passwords[name] = read_secret(pool.check.password)
         except CertificateError as error:
             problems.append(Problem(str(error), f"pools.{name}"))
+    hints += _declared_mismatches(config, server_policies)
     if problems:
         raise ConfigError(problems)
     return Prepared(
@@ -121,6 +123,24 @@ def _load_identities(
         hints += [Problem(f"{files.chain} {text}", where) for text in found]
         hints += [Problem(text, where) for text in key_warnings(files)]
     return identities
+
+
+def _declared_mismatches(
+    config: schema.Config, server_policies: Mapping[str, ServerPolicy]
+) -> Iterator[Problem]:
+    """Say where an offloaded RRAS was declared to expect a certificate no client is shown."""
+    for listener in config.listeners:
+        if listener.mode is not Mode.OFFLOAD or listener.name not in server_policies:
+            continue
+        ours = [shown.certificate.sha256 for shown in server_policies[listener.name].served]
+        for name in dict.fromkeys((listener.pool, *listener.sni_pools.values())):
+            for number, backend in enumerate(config.pools[name].backends):
+                told = bytes.fromhex(backend.rras_certificate_sha256 or "")
+                if told and told not in ours:
+                    yield Problem(
+                        mismatch_sentence(backend.name, told, ours[0]),
+                        f"pools.{name}.backends[{number}].rras_certificate_sha256",
+                    )
 
 
 def lay_out(prepared: Prepared, previous: Plan | None = None) -> Plan:

@@ -160,7 +160,7 @@ def _note_tls(leg: TlsLeg, report: CallReport, note: Callable[[Step], None]) -> 
     report.certificate, report.tls_version = certificate, info.version
     sentence = (
         f"{info.version}, {info.cipher}; certificate {certificate.subject}, "
-        f"SHA-256 {certificate.sha256.hex()}"
+        f"SHA-256 {certificate.sha256.hex()}, SHA-1 {certificate.sha1.hex()}"
     )
     note(Step(StepKind.TLS, sentence, now_s()))
     return certificate

@@ -177,13 +177,13 @@ def _objection(call: Call, route: Route, backend: Backend) -> str | None:
         return None
     if route.config.tls.same_certificate is not MismatchPolicy.REFUSE:
         return None
-    expected = expected_sha256(call.service.listener.mode, backend)
+    expected = _expected_sha256(call.service.listener.mode, backend)
     if expected is None or expected == call.served.certificate.sha256:
         return None
     return CertificateMismatchError.reason
 
 
-def expected_sha256(mode: Mode, backend: Backend) -> bytes | None:
+def _expected_sha256(mode: Mode, backend: Backend) -> bytes | None:
     """Return the SHA-256 of the certificate a backend is known to expect, if any."""
     if mode is Mode.OFFLOAD:
         declared = backend.config.rras_certificate_sha256
