@@ -189,6 +189,7 @@ def test_run_reloads_and_stops_on_signals(tmp_path: Path, served: Issued) -> Non
         running.send_signal(signal.SIGHUP)
         assert "not YAML" in wait_for(log, "reload_failed")["message"]
         write(conf, document(served, log={"file": str(log)}))
+        log.rename(tmp_path / "rotated.log")
         running.send_signal(signal.SIGHUP)
         wait_for(log, "reloaded")
         running.send_signal(signal.SIGTERM)

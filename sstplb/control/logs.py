@@ -7,42 +7,60 @@ and nothing here adds anything.
 """
 
 import sys
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import MutableMapping
+from typing import Any, TextIO
 
 import structlog
 
 from sstplb.config.schema import Log, LogFormat, LogLevel
+from sstplb.errors import ConfigError, Problem
 
 _NUMBERS = ((LogLevel.DEBUG, 10), (LogLevel.INFO, 20), (LogLevel.WARNING, 30), (LogLevel.ERROR, 40))
 
 
-@contextmanager
-def logging_to(settings: Log) -> Iterator[None]:
-    """Write log lines as configured while the context lasts. Raises OSError for a bad file."""
-    stream = sys.stderr if settings.file is None else settings.file.open("a", encoding="utf-8")
-    human = settings.format is LogFormat.HUMAN or (
-        settings.format is LogFormat.AUTO and stream.isatty()
-    )
-    stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S" if human else "iso", utc=not human)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            stamp,
-            structlog.processors.format_exc_info,
-            _for_people if human else structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(dict(_NUMBERS)[settings.level]),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
-        cache_logger_on_first_use=False,
-    )
-    try:
-        yield
-    finally:
+class Logs:
+    """The one place log lines go to. ``apply`` again opens the file anew (after a rotation)."""
+
+    def __init__(self) -> None:
+        self._file: TextIO | None = None
+
+    def apply(self, settings: Log) -> None:
+        """Write as configured from now on. Raises ConfigError when the file cannot be opened."""
+        file: TextIO | None = None
+        if settings.file is not None:
+            try:
+                file = settings.file.open("a", encoding="utf-8")
+            except OSError as error:
+                message = f"cannot write {settings.file}: {error.strerror}"
+                raise ConfigError([Problem(message, "log.file")]) from error
+        stream = file or sys.stderr
+        human = settings.format is LogFormat.HUMAN or (
+            settings.format is LogFormat.AUTO and stream.isatty()
+        )
+        stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S" if human else "iso", utc=not human)
+        structlog.configure(
+            processors=[
+                structlog.processors.add_log_level,
+                stamp,
+                structlog.processors.format_exc_info,
+                _for_people if human else structlog.processors.JSONRenderer(),
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(dict(_NUMBERS)[settings.level]),
+            logger_factory=structlog.WriteLoggerFactory(file=stream),
+            cache_logger_on_first_use=False,
+        )
+        self._close()
+        self._file = file
+
+    def close(self) -> None:
+        """Write as if nothing had been configured, and let go of the file."""
         structlog.reset_defaults()
-        if stream is not sys.stderr:
-            stream.close()
+        self._close()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def _for_people(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:

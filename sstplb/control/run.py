@@ -3,7 +3,7 @@
 ==========  ================================================================================
 SIGTERM     stop: accept no more, let calls end for ``limits.stop_timeout``, then close them
 SIGINT      the same; a second one of either closes running calls at once
-SIGHUP      reload the file; a bad one changes nothing and says why
+SIGHUP      reload the file; a bad one changes nothing and says why. Opens the log file anew
 ==========  ================================================================================
 """
 
@@ -18,7 +18,7 @@ import structlog
 from sstplb.config import warnings
 from sstplb.config.loader import load
 from sstplb.control.balancer import Balancer
-from sstplb.control.logs import logging_to
+from sstplb.control.logs import Logs
 from sstplb.control.plan import Prepared, prepare
 from sstplb.errors import ConfigError, Problem
 
@@ -53,28 +53,38 @@ def all_warnings(prepared: Prepared) -> list[Problem]:
 async def run(path: Path) -> ExitCode:
     """Run until a signal says stop. Raises ConfigError when it cannot begin."""
     prepared = load_all(path)
-    with logging_to(prepared.config.log):
-        balancer = Balancer(prepared)
-        stop, reload, now = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def asked_to_stop() -> None:
-            (now if stop.is_set() else stop).set()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, asked_to_stop)
-        loop.add_signal_handler(signal.SIGHUP, reload.set)
-        _warn(all_warnings(prepared))
-        await balancer.start()
-        log.info("ready", message=f"{len(balancer.listeners)} listeners accept calls")
-        async with asyncio.TaskGroup() as group:
-            reloading = group.create_task(_reload_when_asked(reload, path, balancer))
-            await stop.wait()
-            reloading.cancel()
-        return await _stop(balancer, now)
+    logs = Logs()
+    logs.apply(prepared.config.log)
+    try:
+        return await _run(path, prepared, logs)
+    finally:
+        logs.close()
 
 
-async def _reload_when_asked(asked: asyncio.Event, path: Path, balancer: Balancer) -> None:
+async def _run(path: Path, prepared: Prepared, logs: Logs) -> ExitCode:
+    balancer = Balancer(prepared)
+    stop, reload, now = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def asked_to_stop() -> None:
+        (now if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_stop)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    _warn(all_warnings(prepared))
+    await balancer.start()
+    log.info("ready", message=f"{len(balancer.listeners)} listeners accept calls")
+    async with asyncio.TaskGroup() as group:
+        reloading = group.create_task(_reload_when_asked(reload, path, balancer, logs))
+        await stop.wait()
+        reloading.cancel()
+    return await _stop(balancer, now)
+
+
+async def _reload_when_asked(
+    asked: asyncio.Event, path: Path, balancer: Balancer, logs: Logs
+) -> None:
     while True:
         await asked.wait()
         asked.clear()
@@ -82,6 +92,7 @@ async def _reload_when_asked(asked: asyncio.Event, path: Path, balancer: Balance
             # Reading files and parsing keys takes a while: running calls must not wait for it.
             prepared = await asyncio.to_thread(load_all, path)
             await balancer.reload(prepared)
+            logs.apply(prepared.config.log)
         except ConfigError as error:
             for problem in error.problems:
                 text = f"nothing has changed: {problem}"

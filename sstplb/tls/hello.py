@@ -13,9 +13,10 @@ from sstplb.errors import TlsError, quote
 
 RECORD_HEADER_BYTES = 5
 RECORD_BYTES_MAX = 16384
-HELLO_BYTES_MAX = 65536
+HELLO_BYTES_MAX = 16384
 """Post-quantum key shares make hellos of 2 KiB; the format would allow 16 MiB."""
 _HANDSHAKE, _CLIENT_HELLO = 22, 1
+_MESSAGE_HEADER_BYTES = 4
 _SERVER_NAME, _ALPN = 0, 16
 _STRANGERS = (
     (b"SSH-", "an SSH client"),
@@ -37,10 +38,17 @@ class ClientHello:
 
 
 class HelloReader:
-    """Gathers bytes until the ClientHello is whole, over records and segments."""
+    """Gathers bytes until the ClientHello is whole, over records and segments.
+
+    Each record is looked at once, whatever the size of the pieces it comes in.
+    """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._at = 0
+        """Where the next record begins."""
+        self._message = bytearray()
+        """What the records so far hold."""
 
     def feed(self, data: bytes) -> ClientHello | None:
         """Take bytes; return the hello once it is whole, None before.
@@ -48,44 +56,50 @@ class HelloReader:
         Raises TlsError ``not_tls`` for who speaks something else, ``bad_hello`` for nonsense.
         """
         self._buffer += data
-        message = self._message()
-        if message is None:
+        body = self._body()
+        if body is None:
             return None
         try:
-            return _parse(message)
+            return _parse(body)
         except (struct.error, IndexError, ValueError) as error:
-            raise TlsError(
-                f"the ClientHello cannot be read: {error}", reason="bad_hello"
-            ) from error
+            message = f"the ClientHello cannot be read: {error}"
+            raise TlsError(message, reason="bad_hello") from error
 
-    def _message(self) -> bytes | None:
-        """Take the first handshake message out of its records."""
-        at, message = 0, bytearray()
-        buffer = self._buffer
+    def _body(self) -> bytes | None:
+        """Take whole records out of the buffer until they hold the whole message."""
+        buffer, message = self._buffer, self._message
         while True:
-            if buffer[at : at + 1] and buffer[at] != _HANDSHAKE:
+            header = buffer[self._at : self._at + RECORD_HEADER_BYTES]
+            if (header and header[0] != _HANDSHAKE) or (len(header) > 1 and header[1] != 3):
                 raise self._stranger()
-            if len(buffer) - at < RECORD_HEADER_BYTES:
-                break
-            major, length = buffer[at + 1], int.from_bytes(buffer[at + 3 : at + 5], "big")
-            if major != 3 or not 0 < length <= RECORD_BYTES_MAX:
+            if len(header) < RECORD_HEADER_BYTES:
+                return None
+            length = int.from_bytes(header[3:5], "big")
+            if not 0 < length <= RECORD_BYTES_MAX:
                 raise self._stranger()
-            message += buffer[at + RECORD_HEADER_BYTES : at + RECORD_HEADER_BYTES + length]
-            at += RECORD_HEADER_BYTES + length
-            if len(message) >= 4:
-                if message[0] != _CLIENT_HELLO:
-                    raise self._stranger()
-                size = 4 + int.from_bytes(message[1:4], "big")
-                if size > HELLO_BYTES_MAX:
-                    raise TlsError(
-                        f"expected a ClientHello of at most {HELLO_BYTES_MAX} bytes, got {size}",
-                        reason="bad_hello",
-                    )
-                if len(message) >= size:
-                    return bytes(message[4:size])
-            if at > len(buffer):
-                break
-        return None
+            end = self._at + RECORD_HEADER_BYTES + length
+            if len(buffer) < end:
+                return None
+            message += buffer[self._at + RECORD_HEADER_BYTES : end]
+            self._at = end
+            size = self._size()
+            if size is not None and len(message) >= size:
+                return bytes(message[_MESSAGE_HEADER_BYTES:size])
+
+    def _size(self) -> int | None:
+        """Return the size of the whole message, once its header has come."""
+        message = self._message
+        if message and message[0] != _CLIENT_HELLO:
+            raise self._stranger()
+        if len(message) < _MESSAGE_HEADER_BYTES:
+            return None
+        size = _MESSAGE_HEADER_BYTES + int.from_bytes(message[1:4], "big")
+        if size > HELLO_BYTES_MAX:
+            raise TlsError(
+                f"expected a ClientHello of at most {HELLO_BYTES_MAX} bytes, got {size}",
+                reason="bad_hello",
+            )
+        return size
 
     def _stranger(self) -> TlsError:
         start = bytes(self._buffer)
