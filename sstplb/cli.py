@@ -95,6 +95,7 @@ def check(
                 f"{left} days left), SHA-256 {certificate.sha256.hex()}",
                 markup=False, soft_wrap=True,
             )  # fmt: skip
+    err.print(f"TLS engine: {prepared.engine}", markup=False, soft_wrap=True)
     found = control.all_warnings(prepared)
     for problem in found:
         err.print(f"warning: {problem}", markup=False, style="yellow", soft_wrap=True)

@@ -203,6 +203,7 @@ class Stage:
         self.pool: dict[str, Any] = {}
         self.backend_settings: dict[str, dict[str, Any]] = {}
         self.limits: dict[str, Any] = {}
+        self.engine = "auto"
         self.more_listeners: list[dict[str, Any]] = []
         self.more_pools: dict[str, Any] = {}
         self._balancer: Balancer | None = None
@@ -241,6 +242,7 @@ class Stage:
                 "listeners": [{**listener, **self.listener}, *self.more_listeners],
                 "pools": {"rras": pool, **self.more_pools},
                 "limits": self.limits,
+                "tls": {"engine": self.engine},
             }
         )
 

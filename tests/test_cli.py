@@ -64,6 +64,7 @@ def test_check_prints_the_effective_configuration_and_warns(tmp_path: Path, serv
     assert "idle_timeout: 11m" in done.stdout
     assert "nobody says which certificate" in done.stderr
     assert served.certificate.sha256.hex() in done.stderr
+    assert "TLS engine: native (the system's OpenSSL 3." in done.stderr
     assert sstplb("check", "--strict", "--quiet", tmp_path / "a.yaml").returncode == 1
 
 

@@ -278,6 +278,14 @@ class Follow(StrEnum):
     OFF = "off"
 
 
+class Engine(StrEnum):
+    """Which OpenSSL does the work."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    PORTABLE = "portable"
+
+
 class LogFormat(StrEnum):
     """How log lines look; ``auto`` is human on a terminal and JSON elsewhere."""
 
@@ -576,6 +584,14 @@ class Log(Model):
     """A file to append to; by default standard error."""
 
 
+class Tls(Model):
+    """How TLS is done, for the whole balancer."""
+
+    engine: Engine = Engine.AUTO
+    """``native``: the system's OpenSSL on the socket, the cheapest per byte; ``portable``:
+    pyOpenSSL's own, everywhere; ``auto``: native where the system has OpenSSL 3."""
+
+
 class Config(Model):
     """The whole configuration: one YAML file."""
 
@@ -585,5 +601,7 @@ class Config(Model):
     """RRAS servers, in groups that answer for one another."""
     limits: Limits = Limits()
     """Bounds that hold for the whole balancer."""
+    tls: Tls = Tls()
+    """How TLS is done."""
     log: Log = Log()
     """What is written where."""

@@ -26,6 +26,7 @@ from sstplb.tls.certificate import (
     read_secret,
     warnings,
 )
+from sstplb.tls.openssl import OpenSsl
 from sstplb.tls.policy import ClientPolicy, ServerPolicy
 
 
@@ -40,6 +41,8 @@ class Prepared:
     """By pool name; those with TLS transport only."""
     passwords: Mapping[str, str]
     """By pool name: the password of the login check."""
+    engine: str
+    """Which TLS engine works, and why, in words."""
     warnings: tuple[Problem, ...]
 
     def __repr__(self) -> str:  # never show the passwords
@@ -78,18 +81,19 @@ def prepare(config: schema.Config) -> Prepared:
     server_policies: dict[str, ServerPolicy] = {}
     client_policies: dict[str, ClientPolicy] = {}
     passwords: dict[str, str] = {}
+    openssl, engine = _engine(config, problems)
     for number, listener in enumerate(config.listeners):
         path = f"listeners[{number}]"
         identities = _load_identities(listener, path, problems, hints)
         if listener.mode.terminates_tls and len(identities) == len(listener.certificates):
             try:
-                server_policies[listener.name] = ServerPolicy(listener.tls, identities)
+                server_policies[listener.name] = ServerPolicy(listener.tls, identities, openssl)
             except CertificateError as error:
                 problems.append(Problem(str(error), f"{path}.tls"))
     for name, pool in config.pools.items():
         try:
             if pool.transport is Transport.TLS:
-                client_policies[name] = ClientPolicy(pool.tls)
+                client_policies[name] = ClientPolicy(pool.tls, openssl)
             if pool.check.password is not None:
                 passwords[name] = read_secret(pool.check.password)
         except CertificateError as error:
@@ -102,8 +106,23 @@ def prepare(config: schema.Config) -> Prepared:
         MappingProxyType(server_policies),
         MappingProxyType(client_policies),
         MappingProxyType(passwords),
+        engine,
         tuple(hints),
     )
+
+
+def _engine(config: schema.Config, problems: list[Problem]) -> tuple[OpenSsl | None, str]:
+    """Load the system's OpenSSL, if it is wanted and there (else None); and say so in words."""
+    wanted = config.tls.engine
+    if wanted is schema.Engine.PORTABLE:
+        return None, "portable (pyOpenSSL), as tls.engine says"
+    try:
+        openssl = OpenSsl()
+    except OSError as error:
+        if wanted is schema.Engine.NATIVE:
+            problems.append(Problem(f"the native engine cannot be loaded: {error}", "tls.engine"))
+        return None, f"portable (pyOpenSSL), for the system's OpenSSL cannot be loaded: {error}"
+    return openssl, f"native (the system's OpenSSL {openssl.version})"
 
 
 def _load_identities(

@@ -74,7 +74,8 @@ async def _run(path: Path, prepared: Prepared, logs: Logs) -> ExitCode:
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     _warn(all_warnings(prepared))
     await balancer.start()
-    log.info("ready", message=f"{len(balancer.listeners)} listeners accept calls")
+    count = len(balancer.listeners)
+    log.info("ready", message=f"{count} listeners accept calls; TLS engine: {prepared.engine}")
     async with asyncio.TaskGroup() as group:
         reloading = group.create_task(_reload_when_asked(reload, path, balancer, logs))
         await stop.wait()

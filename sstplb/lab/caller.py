@@ -16,12 +16,12 @@ from sstplb.errors import CallError
 from sstplb.net.call import now_s
 from sstplb.net.caller import Caller, new_correlation_id
 from sstplb.net.dial import Way, dial
-from sstplb.net.leg import TlsLeg
 from sstplb.net.tcp import Address
 from sstplb.protocol import ipv4
 from sstplb.protocol.caller import CallerSettings, Failure, Step, StepKind
 from sstplb.protocol.registry import HashProtocol
 from sstplb.tls.certificate import Certificate, certificate_from_der
+from sstplb.tls.info import TlsInfo
 from sstplb.tls.policy import ClientPolicy
 
 DATAGRAM_BYTES = 1300
@@ -104,7 +104,7 @@ async def place_call(
         note(Step(StepKind.FAILED, sentence, now_s()))
         return report
     try:
-        seen = _note_tls(leg, report, note) if isinstance(leg, TlsLeg) else None
+        seen = _note_tls(leg.info, report, note) if leg.info is not None else None
         binds_to = plan.bind_to or seen
         settings = CallerSettings(
             host=plan.server_name,
@@ -153,8 +153,7 @@ async def place_calls(
             yield await queue.get()
 
 
-def _note_tls(leg: TlsLeg, report: CallReport, note: Callable[[Step], None]) -> Certificate:
-    info = leg.engine.info
+def _note_tls(info: TlsInfo, report: CallReport, note: Callable[[Step], None]) -> Certificate:
     assert info.peer_leaf_der is not None, "a server shows a certificate"
     certificate = certificate_from_der(info.peer_leaf_der)
     report.certificate, report.tls_version = certificate, info.version

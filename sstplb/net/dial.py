@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from sstplb.errors import BackendConnectError, BackendTlsError, TlsError
 from sstplb.net import tcp
-from sstplb.net.leg import Leg, PlainLeg, TlsLeg
-from sstplb.tls.engine import Engine
+from sstplb.net.leg import Leg, PlainLeg
+from sstplb.net.native_leg import client_leg
 from sstplb.tls.policy import ClientPolicy
 
 
@@ -60,12 +60,16 @@ async def dial(way: Way) -> Leg:
         raise
 
 
-async def _secure(plain: PlainLeg, way: Way, policy: ClientPolicy) -> TlsLeg:
+async def _secure(plain: PlainLeg, way: Way, policy: ClientPolicy) -> Leg:
     """Shake hands as a client, and verify who answered."""
-    leg = TlsLeg(plain, Engine.client(policy.context, way.server_name))
+    name = way.server_name
+    leg = client_leg(plain, policy.context, name if name and not tcp.is_address(name) else None)
     try:
         await leg.handshake()
-        policy.check(leg.engine.info, way.server_name)
-    except TlsError as error:
+        policy.check(leg.info, name)
+    except BaseException as error:
+        leg.close()
+        if not isinstance(error, TlsError):
+            raise
         raise BackendTlsError(str(error), reason=f"backend_{error.reason}") from error
     return leg

@@ -30,7 +30,7 @@ from sstplb.errors import (
 )
 from sstplb.net.call import Call, now_s
 from sstplb.net.dial import Way, dial
-from sstplb.net.leg import RECEIVE_BYTES, Leg, TlsLeg
+from sstplb.net.leg import RECEIVE_BYTES, Leg
 from sstplb.net.opening import deadline
 from sstplb.net.service import Route
 from sstplb.protocol.head import HeadReader, RequestHead, ResponseHead
@@ -193,9 +193,10 @@ def _expected_sha256(mode: Mode, backend: Backend) -> bytes | None:
 
 def _insist_on_same_certificate(call: Call, route: Route, backend: Backend, leg: Leg) -> None:
     """Compare the leaf a backend has just shown. Raises CertificateMismatchError."""
-    if call.served is None or not isinstance(leg, TlsLeg) or not route.carries_sstp:
+    info = leg.info
+    if call.served is None or info is None or not route.carries_sstp:
         return
-    der = leg.engine.info.peer_leaf_der
+    der = info.peer_leaf_der
     if der is None:
         raise BackendTlsError(f"{backend.name} showed no certificate")
     backend.leaf_sha256 = certificate_from_der(der).sha256

@@ -5,8 +5,9 @@ TLS lies between is the leg's own business:
 
 - ``PlainLeg`` is a socket. The relay knows it, for between two plain legs the kernel can move
   the bytes itself.
-- ``TlsLeg`` is a socket and a TLS engine (``tls/engine.py``), which turns ciphertext into
-  plaintext without touching the socket.
+- ``TlsLeg`` is a socket and the portable TLS engine (``tls/engine.py``), which turns ciphertext
+  into plaintext without touching the socket.
+- ``NativeLeg`` (``native_leg.py``) lets the system's OpenSSL work on the socket itself.
 
 Rules every leg keeps (``tests/net/test_leg.py`` is the conformance suite):
 
@@ -24,6 +25,7 @@ from typing import Protocol
 
 from sstplb.net.readiness import Readiness
 from sstplb.tls.engine import Engine
+from sstplb.tls.info import TlsInfo
 
 RECEIVE_BYTES = 262_144
 """How much is taken from the kernel at once. In bulk through offload this costs about a fifth less
@@ -34,6 +36,10 @@ class Leg(Protocol):
     """One side of a call."""
 
     sock: socket.socket
+
+    @property
+    def info(self) -> TlsInfo | None:
+        """What TLS agreed on; None on a leg without TLS."""
 
     async def receive(self, size_max: int) -> bytes:
         """Return 1 to ``size_max`` bytes, or ``b""`` once the far end has finished."""
@@ -51,6 +57,17 @@ class Leg(Protocol):
         """Let go of the socket at once."""
 
 
+class SecureLeg(Leg, Protocol):
+    """A leg under TLS, whichever engine does it."""
+
+    @property
+    def info(self) -> TlsInfo:
+        """What TLS agreed on; after the handshake."""
+
+    async def handshake(self) -> None:
+        """Shake hands. Raises TlsError with a sentence that says what failed, or OSError."""
+
+
 class PlainLeg:
     """A leg without TLS."""
 
@@ -61,6 +78,11 @@ class PlainLeg:
         """Bytes that were put back; whoever moves bytes around ``receive`` must look here."""
         self._ended = False
         self._closed = False
+
+    @property
+    def info(self) -> TlsInfo | None:
+        """Nothing: there is no TLS here."""
+        return None
 
     async def receive(self, size_max: int) -> bytes:
         """Return what has come, waiting for the first byte."""
@@ -110,15 +132,20 @@ class TlsLeg:
 
     def __init__(self, below: PlainLeg, engine: Engine) -> None:
         self.sock = below.sock
-        self.engine = engine
+        self._engine = engine
         self._below = below
         self._early = b""
         self._ended = False
 
+    @property
+    def info(self) -> TlsInfo:
+        """What TLS agreed on; after the handshake."""
+        return self._engine.info
+
     async def handshake(self) -> None:
         """Shake hands. Raises TlsError with a sentence that says what failed."""
         try:
-            while not self.engine.handshake():
+            while not self._engine.handshake():
                 await self._flush()
                 await self._take()
         finally:
@@ -135,7 +162,7 @@ class TlsLeg:
             data, self._early = self._early[:size_max], self._early[size_max:]
             return data
         while not self._ended:
-            plaintext = self.engine.read(size_max)
+            plaintext = self._engine.read(size_max)
             if plaintext is None:
                 await self._take()
                 continue
@@ -149,12 +176,12 @@ class TlsLeg:
 
     async def send(self, data: bytes | memoryview) -> None:
         """Encrypt and write all of it."""
-        self.engine.write(data)
+        self._engine.write(data)
         await self._flush()
 
     async def send_end(self) -> None:
         """Send close_notify and a FIN."""
-        self.engine.close_notify()
+        self._engine.close_notify()
         with contextlib.suppress(OSError):
             await self._flush()
         await self._below.send_end()
@@ -166,10 +193,10 @@ class TlsLeg:
     async def _take(self) -> None:
         """Bring ciphertext from the socket into the engine."""
         if ciphertext := await self._below.receive(RECEIVE_BYTES):
-            self.engine.receive_ciphertext(ciphertext)
+            self._engine.receive_ciphertext(ciphertext)
         else:
-            self.engine.receive_eof()
+            self._engine.receive_eof()
 
     async def _flush(self) -> None:
-        if ciphertext := self.engine.ciphertext_to_send():
+        if ciphertext := self._engine.ciphertext_to_send():
             await self._below.send(ciphertext)

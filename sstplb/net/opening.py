@@ -19,10 +19,10 @@ from sstplb.errors import (
     TlsError,
 )
 from sstplb.net.call import Call
-from sstplb.net.leg import RECEIVE_BYTES, Leg, PlainLeg, TlsLeg
+from sstplb.net.leg import RECEIVE_BYTES, Leg, PlainLeg
+from sstplb.net.native_leg import server_leg
 from sstplb.protocol.head import HeadReader, RequestHead
 from sstplb.protocol.proxy import PrefaceReader
-from sstplb.tls.engine import Engine
 from sstplb.tls.hello import ClientHello, HelloReader
 
 
@@ -91,7 +91,7 @@ async def secure(call: Call, hello: ClientHello) -> None:
     assert isinstance(below, PlainLeg), "TLS ends once"
     limit = call.service.limits.handshake_timeout
     call.served = policy.choose(hello.server_name)
-    leg = TlsLeg(below, Engine.server(call.served.context))
+    leg = server_leg(below, call.served.context)
     late = ClientTimeoutError(
         f"TLS handshake not finished within {limit:g} s", reason="handshake_timeout"
     )
@@ -103,7 +103,7 @@ async def secure(call: Call, hello: ClientHello) -> None:
         except TlsError as error:
             raise ClientTlsError(str(error), reason=f"client_{error.reason}") from error
     call.client_leg = leg
-    info = leg.engine.info
+    info = leg.info
     call.record.tls_version, call.record.cipher = info.version, info.cipher
     call.mark("tls")
 

@@ -19,7 +19,7 @@ from sstplb.errors import BackendError, HeadError, TlsError
 from sstplb.net.call import now_s
 from sstplb.net.caller import Caller, new_correlation_id
 from sstplb.net.dial import Way, dial
-from sstplb.net.leg import RECEIVE_BYTES, Leg, TlsLeg
+from sstplb.net.leg import RECEIVE_BYTES, Leg
 from sstplb.protocol.caller import CallerSettings
 from sstplb.protocol.head import HeadReader, build_request
 
@@ -73,8 +73,8 @@ async def probe(way: Way, check: Check, *, password: str = "", leaf_der: bytes =
             transcript.note(f"connecting to {way.address[0]} port {way.address[1]}")
             leg = await dial(way)
             transcript.note("connected")
-            if isinstance(leg, TlsLeg):
-                info = leg.engine.info
+            info = leg.info
+            if info is not None:
                 shown = info.peer_leaf_der
                 transcript.note(f"{info.version}, {info.cipher}")
             reason = await _ask(leg, way, check, password, shown or leaf_der, transcript)

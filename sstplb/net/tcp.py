@@ -26,6 +26,15 @@ def family_of(host: str) -> socket.AddressFamily:
     return socket.AF_INET if version == 4 else socket.AF_INET6
 
 
+def is_address(host: str) -> bool:
+    """Whether a host is an address rather than a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def listen(address: Address, backlog: int) -> socket.socket:
     """Open a listening socket; ``::`` takes IPv4 too. Raises OSError (in use, no privilege…)."""
     host, port = address

@@ -9,27 +9,16 @@ relay whatever its size; ``write`` takes a whole chunk and makes all its records
 """
 
 import contextlib
-from dataclasses import dataclass
-from ipaddress import ip_address
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from sstplb.errors import TlsError
+from sstplb.tls.info import TlsInfo
 from sstplb.tls.report import RAGGED_END, ragged_end, translate, translate_verify
 
 _RECORD_BYTES = 16384
 _OUT_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class TlsInfo:
-    """What a handshake agreed on."""
-
-    version: str
-    cipher: str
-    peer_leaf_der: bytes | None
-    """The other side's certificate; None on a server, for clients show none."""
 
 
 class Engine:
@@ -51,10 +40,10 @@ class Engine:
 
     @classmethod
     def client(cls, context: SSL.Context, server_name: str | None = None) -> "Engine":
-        """Return the client's side; ``server_name`` is sent as SNI unless it is an address."""
+        """Return the client's side; ``server_name`` (never an address) is sent as SNI."""
         connection = SSL.Connection(context, None)
         connection.set_connect_state()
-        if server_name and not _is_address(server_name):
+        if server_name:
             connection.set_tlsext_host_name(server_name.encode("ascii"))
         return cls(connection)
 
@@ -150,12 +139,3 @@ class Engine:
             self._connection.get_cipher_name() or "",
             None if certificate is None else certificate.public_bytes(Encoding.DER),
         )
-
-
-def _is_address(name: str) -> bool:
-    """RFC 6066 3: SNI holds names only."""
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True

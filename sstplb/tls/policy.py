@@ -14,7 +14,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Protocol
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
@@ -27,6 +26,11 @@ from service_identity.cryptography import (
 from sstplb.config.schema import ListenerTls, PoolTls, TlsVersion, Verify
 from sstplb.errors import CertificateError, TlsError
 from sstplb.tls.certificate import Certificate, Identity
+from sstplb.tls.info import TlsInfo
+from sstplb.tls.native import NativeContext
+from sstplb.tls.openssl import OpenSsl
+
+Context = SSL.Context | NativeContext
 
 _VERSIONS = ((TlsVersion.TLS12, SSL.TLS1_2_VERSION), (TlsVersion.TLS13, SSL.TLS1_3_VERSION))
 _OPTIONS = (
@@ -38,31 +42,34 @@ _OPTIONS = (
 _SESSION_ID_CONTEXT = b"sstplb"
 
 
-class Handshaken(Protocol):
-    """What a policy looks at after a handshake."""
-
-    @property
-    def peer_leaf_der(self) -> bytes | None:
-        """The other side's certificate."""
-
-
 @dataclass(frozen=True, slots=True)
 class ServedCertificate:
     """A certificate and the context that shows it."""
 
     certificate: Certificate
-    context: SSL.Context
+    context: Context
 
 
 class ServerPolicy:
     """TLS towards clients: which certificate for which server name."""
 
-    def __init__(self, settings: ListenerTls, identities: Sequence[Identity]) -> None:
-        """Make the contexts. Raises CertificateError when OpenSSL refuses a setting."""
-        self.served = tuple(
-            ServedCertificate(identity.certificate, _server_context(settings, identity))
-            for identity in identities
-        )
+    def __init__(
+        self,
+        settings: ListenerTls,
+        identities: Sequence[Identity],
+        openssl: OpenSsl | None = None,
+    ) -> None:
+        """Make the contexts; with ``openssl`` native ones.
+
+        Raises CertificateError when OpenSSL refuses a setting.
+        """
+
+        def context(identity: Identity) -> Context:
+            if openssl is None:
+                return _server_context(settings, identity)
+            return NativeContext.for_clients(openssl, settings, identity)
+
+        self.served = tuple(ServedCertificate(i.certificate, context(i)) for i in identities)
 
     def choose(self, server_name: str | None) -> ServedCertificate:
         """Return the first certificate valid for that name, or the default (the first).
@@ -80,28 +87,20 @@ class ServerPolicy:
 class ClientPolicy:
     """TLS towards backends, and whom to believe."""
 
-    def __init__(self, settings: PoolTls) -> None:
-        """Make the context. Raises CertificateError when the CA file cannot be read."""
+    def __init__(self, settings: PoolTls, openssl: OpenSsl | None = None) -> None:
+        """Make the context; with ``openssl`` a native one.
+
+        Raises CertificateError when the CA file cannot be read.
+        """
         self._verify = settings.verify or Verify.CA
         self._pins = frozenset(bytes.fromhex(pin) for pin in settings.pins)
-        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        context.set_min_proto_version(dict(_VERSIONS)[settings.min_version])
-        context.set_options(_OPTIONS)
-        context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-        if self._verify is Verify.CA:
-            try:
-                if settings.ca_file is None:
-                    context.set_default_verify_paths()
-                else:
-                    context.load_verify_locations(str(settings.ca_file))
-            except SSL.Error as error:
-                raise CertificateError(
-                    f"{settings.ca_file}: no CA certificates could be read; expected a PEM file"
-                ) from error
-            context.set_verify(SSL.VERIFY_PEER, _remember_refusal)
-        self.context = context
+        self.context: Context = (
+            _client_context(settings, self._verify)
+            if openssl is None
+            else NativeContext.for_backends(openssl, settings)
+        )
 
-    def check(self, info: Handshaken, server_name: str | None) -> None:
+    def check(self, info: TlsInfo, server_name: str | None) -> None:
         """Verify who answered, after the handshake. Raises TlsError.
 
         The chain was verified during it. ``server_name`` is the name (or address) expected.
@@ -121,6 +120,25 @@ class ClientPolicy:
                 )
         elif server_name:
             _check_name(der, server_name)
+
+
+def _client_context(settings: PoolTls, verify: Verify) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(dict(_VERSIONS)[settings.min_version])
+    context.set_options(_OPTIONS)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    if verify is Verify.CA:
+        try:
+            if settings.ca_file is None:
+                context.set_default_verify_paths()
+            else:
+                context.load_verify_locations(str(settings.ca_file))
+        except SSL.Error as error:
+            raise CertificateError(
+                f"{settings.ca_file}: no CA certificates could be read; expected a PEM file"
+            ) from error
+        context.set_verify(SSL.VERIFY_PEER, _remember_refusal)
+    return context
 
 
 def _server_context(settings: ListenerTls, identity: Identity) -> SSL.Context:

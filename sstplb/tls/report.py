@@ -126,21 +126,23 @@ def ragged_end() -> TlsError:
 
 
 def translate(error: SSL.Error) -> TlsError:
-    """Return OpenSSL's error as ours, with a sentence and a slug."""
+    """Return pyOpenSSL's error as ours, with a sentence and a slug."""
     stack = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    reasons = [str(entry[-1]).lower() for entry in stack if entry and entry[-1]]
-    for reason in reasons:
+    reasons = [str(entry[-1]) for entry in stack if entry and entry[-1]]
+    return ragged_end() if isinstance(error, SSL.SysCallError) else sentence_for(reasons)
+
+
+def sentence_for(reasons: list[str]) -> TlsError:
+    """Return OpenSSL's reasons as our error: the first that is known counts, none is an end."""
+    lowered = [reason.lower() for reason in reasons]
+    for reason in lowered:
         for known in (reason, reason.replace("ssl/tls alert", "sslv3 alert")):
             if known in REASONS:
                 slug, sentence = REASONS[known]
                 return TlsError(sentence, reason=slug)
-    if (
-        isinstance(error, SSL.SysCallError)
-        or not reasons
-        or "unexpected eof while reading" in reasons
-    ):
+    if not lowered or "unexpected eof while reading" in lowered:
         return ragged_end()
-    return TlsError(f"TLS failed: {'; '.join(reasons)}")
+    return TlsError(f"TLS failed: {'; '.join(lowered)}")
 
 
 def translate_verify(number: int) -> TlsError:

@@ -13,7 +13,8 @@ import pytest
 
 from sstplb.config.schema import ListenerTls, PoolTls, Verify
 from sstplb.lab.pki import Issued
-from sstplb.net.leg import Leg, PlainLeg, TlsLeg
+from sstplb.net.leg import Leg, PlainLeg
+from sstplb.net.native_leg import client_leg, server_leg
 from sstplb.net.relay import (
     Flow,
     IdleTooLongError,
@@ -23,11 +24,11 @@ from sstplb.net.relay import (
     relay,
 )
 from sstplb.tls.certificate import load_identity
-from sstplb.tls.engine import Engine
+from sstplb.tls.openssl import OpenSsl
 from sstplb.tls.policy import ClientPolicy, ServerPolicy
 from tests.characters import play
 
-KINDS = ["plain", "tls"]
+KINDS = ["plain", "tls", "native"]
 LIMITS = RelayLimits(idle_timeout_s=5.0, half_closed_timeout_s=2.0, chunk_bytes=65536)
 
 
@@ -50,15 +51,13 @@ async def facing(kind: str, issued: Issued) -> AsyncIterator[Pair]:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
     near: Leg = PlainLeg(left, loop)
     far: Leg = PlainLeg(right, loop)
-    if kind == "tls":
-        server = ServerPolicy(ListenerTls(), [load_identity(issued.files)]).choose(None)
+    if kind != "plain":
+        openssl = OpenSsl() if kind == "native" else None
+        server = ServerPolicy(ListenerTls(), [load_identity(issued.files)], openssl).choose(None)
         assert isinstance(near, PlainLeg)
         assert isinstance(far, PlainLeg)
-        client = ClientPolicy(PoolTls(verify=Verify.OFF)).context
-        outer, inner = (
-            TlsLeg(near, Engine.client(client)),
-            TlsLeg(far, Engine.server(server.context)),
-        )
+        client = ClientPolicy(PoolTls(verify=Verify.OFF), openssl).context
+        outer, inner = client_leg(near, client, None), server_leg(far, server.context)
         await asyncio.gather(outer.handshake(), inner.handshake())
         near, far = outer, inner
     try:
@@ -227,9 +226,10 @@ def test_silence_has_a_limit(half_closed: bool, limit: float, served: Issued) ->
     play(story)
 
 
-def test_a_damaged_record_names_its_leg(served: Issued) -> None:
+@pytest.mark.parametrize("kind", ["tls", "native"])
+def test_a_damaged_record_names_its_leg(kind: str, served: Issued) -> None:
     async def story() -> None:
-        async with facing("tls", served) as left, facing("plain", served) as right:
+        async with facing(kind, served) as left, facing("plain", served) as right:
             relaying = asyncio.create_task(relay(left.far, right.near, flow(), LIMITS, Pipes()))
             await asyncio.sleep(0.01)
             left.near.sock.send(b"\x17\x03\x03\x00\x20" + bytes(32))
@@ -259,11 +259,12 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_many_calls_leave_nothing_behind(served: Issued) -> None:
+@pytest.mark.parametrize("kind", ["tls", "native"])
+def test_many_calls_leave_nothing_behind(kind: str, served: Issued) -> None:
     async def story() -> None:
         before = open_descriptors()
         for _ in range(250):
-            async with facing("tls", served) as left, facing("plain", served) as right:
+            async with facing(kind, served) as left, facing("plain", served) as right:
                 relaying = asyncio.create_task(relay(left.far, right.near, flow(), LIMITS, Pipes()))
                 await left.near.send(b"x" * 100)
                 assert await right.far.receive(100) == b"x" * 100

@@ -14,12 +14,24 @@ CROWD = 200
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("mode", MODES)
-def test_a_crowd_survives_what_happens_around_it(mode: str, pki: LabPki, served: Issued) -> None:
+@pytest.mark.parametrize(
+    ("mode", "engine"),
+    [
+        ("passthrough", "auto"),
+        ("offload", "native"),
+        ("offload", "portable"),
+        ("reencrypt", "native"),
+        ("reencrypt", "portable"),
+    ],
+)
+def test_a_crowd_survives_what_happens_around_it(
+    mode: str, engine: str, pki: LabPki, served: Issued
+) -> None:
     """200 calls with data both ways; one backend is killed, one drained, the file reloaded."""
 
     async def story() -> None:
         stage = Stage(mode, pki.root_path, served, count=4)
+        stage.engine = engine
         stage.limits["accept_burst_per_client"] = 1000
         payload = packets(8_000)
         stopping = asyncio.Event()

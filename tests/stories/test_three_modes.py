@@ -14,10 +14,15 @@ EARLY = connect_request().encode() + packets(1404)
 MODES = ["passthrough", "offload", "reencrypt"]
 
 
+@pytest.mark.parametrize("engine", ["native", "portable"])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_call_is_carried_byte_for_byte(mode: str, pki: LabPki, served: Issued) -> None:
+def test_a_call_is_carried_byte_for_byte(
+    mode: str, engine: str, pki: LabPki, served: Issued
+) -> None:
     async def story() -> None:
-        async with staged(Stage(mode, pki.root_path, served)) as stage:
+        stage = Stage(mode, pki.root_path, served)
+        stage.engine = engine
+        async with staged(stage):
             client = await stage.client()
             assert await client.open() == ANSWER
             payload = packets(3_000_000)

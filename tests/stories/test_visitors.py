@@ -91,12 +91,15 @@ def test_who_speaks_no_tls(
     play(story)
 
 
+@pytest.mark.parametrize("engine", ["native", "portable"])
 @pytest.mark.parametrize("mode", ["offload", "reencrypt"])
-def test_garbage_after_the_handshake(mode: str, pki: LabPki, served: Issued) -> None:
+def test_garbage_after_the_handshake(mode: str, engine: str, pki: LabPki, served: Issued) -> None:
     """A man in the middle changes ciphertext: TLS notices, we say so, the backend is let go."""
 
     async def story() -> None:
-        async with staged(Stage(mode, pki.root_path, served)) as stage:
+        stage = Stage(mode, pki.root_path, served)
+        stage.engine = engine
+        async with staged(stage):
             into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
             context = ssl.create_default_context(cafile=str(pki.root_path))
             tls = context.wrap_bio(into, out, server_hostname="vpn.example.test")

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from OpenSSL import SSL
 
 from sstplb.config.schema import ListenerTls, PoolTls, TlsVersion, Verify
 from sstplb.errors import TlsError
 from sstplb.lab.pki import Issued, LabPki
 from sstplb.tls.certificate import load_identity, now_utc
 from sstplb.tls.engine import Engine
-from sstplb.tls.policy import ClientPolicy, ServerPolicy
+from sstplb.tls.policy import ClientPolicy, Context, ServerPolicy
 
 NAME = "vpn.example.test"
 VERSIONS = [TlsVersion.TLS12, TlsVersion.TLS13]
@@ -60,14 +61,19 @@ def pin_version(context: ssl.SSLContext, version: TlsVersion | None) -> None:
         context.minimum_version = context.maximum_version = number
 
 
+def portable(context: Context) -> SSL.Context:
+    assert isinstance(context, SSL.Context)
+    return context
+
+
 def our_server(issued: Issued, settings: ListenerTls | None = None) -> Engine:
     policy = ServerPolicy(settings or ListenerTls(), [load_identity(issued.files)])
-    return Engine.server(policy.choose(None).context)
+    return Engine.server(portable(policy.choose(None).context))
 
 
 def our_client(pki: LabPki, **settings: object) -> tuple[Engine, ClientPolicy]:
     policy = ClientPolicy(PoolTls(**{"verify": Verify.CA, "ca_file": pki.root_path, **settings}))
-    return Engine.client(policy.context, NAME), policy
+    return Engine.client(portable(policy.context), NAME), policy
 
 
 def carry(engine: Engine, library: Library, size: int = 1 << 20) -> None:
@@ -307,7 +313,7 @@ def test_sessions_resume_when_allowed(
     pin_version(context, version)
     session: ssl.SSLSession | None = None
     for turn in range(2):
-        engine = Engine.server(policy.choose(None).context)
+        engine = Engine.server(portable(policy.choose(None).context))
         library = Library(context, server_side=False, name=NAME)
         if session is not None:
             library.tls.session = session

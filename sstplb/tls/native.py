@@ -1,0 +1,294 @@
+"""The native TLS engine: the system's OpenSSL on the socket itself, through cffi.
+
+What makes it cheap is that the bytes cross into Python once per *batch*: ``BIO_f_buffer`` pushed
+on ``BIO_f_ssl`` reads and decrypts every record that is waiting in one call, where ``SSL_read``
+would return after each. Writing, ``SSL_write`` of a whole chunk makes all its records in one call.
+
+Ownership, so that everything is freed exactly once: a ``NativeContext`` owns its SSL_CTX; a
+``NativeConnection`` owns its SSL and the two filter BIOs above it; the SSL owns the socket BIOs
+(``SSL_set0_rbio``), which do not own the descriptor. ``close`` frees a connection; one that nobody
+closed (a handshake that failed) is freed with the object.
+
+The ClientHello has been read off the socket before there is an SSL (its server name chooses the
+context); a memory BIO holds those bytes, and is swapped for the socket once they are used up.
+"""
+
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from sstplb.config.schema import ListenerTls, PoolTls, TlsVersion, Verify
+from sstplb.errors import CertificateError, TlsError
+from sstplb.tls import openssl as numbers
+from sstplb.tls.certificate import Identity
+from sstplb.tls.info import TlsInfo
+from sstplb.tls.openssl import OpenSsl
+from sstplb.tls.report import RAGGED_END, sentence_for, translate_verify
+
+_VERSIONS = ((TlsVersion.TLS12, numbers.TLS12), (TlsVersion.TLS13, numbers.TLS13))
+_SESSION_ID_CONTEXT = b"sstplb"
+
+
+class NativeContext:
+    """An SSL_CTX: shared by all connections of one certificate, or of one pool."""
+
+    def __init__(self, openssl: OpenSsl, *, server: bool) -> None:
+        lib, ffi = openssl.lib, openssl.ffi
+        method = lib.TLS_server_method() if server else lib.TLS_client_method()
+        self.openssl = openssl
+        self.is_server = server
+        self.pointer = ffi.gc(lib.SSL_CTX_new(method), lib.SSL_CTX_free)
+        lib.SSL_CTX_set_options(self.pointer, numbers.OPTIONS)
+        self._control(numbers.SET_MODE, numbers.MODES)
+        self._control(numbers.SET_READ_AHEAD, 1)
+        lib.SSL_CTX_set_default_read_buffer_len(self.pointer, numbers.READ_AHEAD_BYTES)
+
+    @classmethod
+    def for_clients(
+        cls, openssl: OpenSsl, settings: ListenerTls, identity: Identity
+    ) -> "NativeContext":
+        """Return the context that shows one certificate. Raises CertificateError."""
+        context = cls(openssl, server=True)
+        lib, pointer = openssl.lib, context.pointer
+        lib.ERR_clear_error()
+        versions = dict(_VERSIONS)
+        ok = context._control(numbers.SET_MIN_VERSION, versions[settings.min_version]) == 1
+        ok &= context._control(numbers.SET_MAX_VERSION, versions[settings.max_version]) == 1
+        ok = ok and lib.SSL_CTX_set_cipher_list(pointer, settings.ciphers.encode()) == 1
+        ok = ok and lib.SSL_CTX_set_ciphersuites(pointer, settings.ciphersuites.encode()) == 1
+        if not (ok and context._use(identity)):
+            reasons = "; ".join(openssl.reasons()) or "no reason given"
+            raise CertificateError(
+                f"OpenSSL refuses certificate {identity.certificate.subject} or the listener's "
+                f"tls settings: {reasons}"
+            )
+        lib.SSL_CTX_set_session_id_context(pointer, _SESSION_ID_CONTEXT, len(_SESSION_ID_CONTEXT))
+        if settings.session_resumption:
+            context._control(numbers.SET_SESSION_CACHE_MODE, numbers.SESSION_CACHE_SERVER)
+            lib.SSL_CTX_set_timeout(pointer, round(settings.session_lifetime))
+        else:
+            context._control(numbers.SET_SESSION_CACHE_MODE, numbers.SESSION_CACHE_OFF)
+            lib.SSL_CTX_set_options(pointer, numbers.NO_TICKET)
+        return context
+
+    @classmethod
+    def for_backends(cls, openssl: OpenSsl, settings: PoolTls) -> "NativeContext":
+        """Return the context towards a pool. Raises CertificateError for a bad CA file."""
+        context = cls(openssl, server=False)
+        lib, pointer = openssl.lib, context.pointer
+        context._control(numbers.SET_MIN_VERSION, dict(_VERSIONS)[settings.min_version])
+        if (settings.verify or Verify.CA) is Verify.CA:
+            lib.ERR_clear_error()
+            if settings.ca_file is None:
+                lib.SSL_CTX_set_default_verify_paths(pointer)
+            elif (
+                lib.SSL_CTX_load_verify_locations(
+                    pointer, str(settings.ca_file).encode(), openssl.ffi.NULL
+                )
+                != 1
+            ):
+                openssl.reasons()
+                raise CertificateError(
+                    f"{settings.ca_file}: no CA certificates could be read; expected a PEM file"
+                )
+            lib.SSL_CTX_set_verify(pointer, numbers.VERIFY_PEER, openssl.ffi.NULL)
+        return context
+
+    def _use(self, identity: Identity) -> bool:
+        """Load certificate, intermediates and key."""
+        lib, ffi = self.openssl.lib, self.openssl.ffi
+        leaf = identity.certificate.leaf_der
+        if lib.SSL_CTX_use_certificate_ASN1(self.pointer, len(leaf), leaf) != 1:
+            return False
+        for intermediate in identity.certificate.intermediates:
+            der = intermediate.public_bytes(serialization.Encoding.DER)
+            held = ffi.from_buffer("unsigned char[]", der)
+            parsed = lib.d2i_X509(ffi.NULL, ffi.new("const unsigned char **", held), len(der))
+            # On success the context owns it.
+            if not parsed or self._control(numbers.SET_EXTRA_CHAIN_CERT, 0, parsed) != 1:
+                lib.X509_free(parsed)
+                return False
+        key = identity.key.private_bytes(
+            serialization.Encoding.DER,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.NoEncryption(),
+        )
+        kind = numbers.KEY_RSA if isinstance(identity.key, rsa.RSAPrivateKey) else numbers.KEY_EC
+        return bool(lib.SSL_CTX_use_PrivateKey_ASN1(kind, self.pointer, key, len(key)) == 1)
+
+    def _control(self, command: int, number: int, pointer: Any = None) -> int:
+        null = self.openssl.ffi.NULL
+        return int(
+            self.openssl.lib.SSL_CTX_ctrl(
+                self.pointer, command, number, null if pointer is None else pointer
+            )
+        )
+
+
+class WouldBlockError(Exception):
+    """The socket has nothing, or takes nothing, at the moment."""
+
+    def __init__(self, *, for_writing: bool) -> None:
+        super().__init__()
+        self.for_writing = for_writing
+
+
+class NativeConnection:
+    """One side of one TLS connection, on a non-blocking descriptor it does not own."""
+
+    def __init__(
+        self,
+        context: NativeContext,
+        descriptor: int,
+        *,
+        early: bytes = b"",
+        server_name: str | None = None,
+    ) -> None:
+        """Prepare for the handshake; ``early`` was read off the descriptor before."""
+        openssl = context.openssl
+        lib, ffi = openssl.lib, openssl.ffi
+        self._openssl, self._lib, self._ffi = openssl, lib, ffi
+        self._descriptor = descriptor
+        self._failure: TlsError | None = None
+        self._ended = False
+        self._ssl = lib.SSL_new(context.pointer)
+        # Freeing the filter BIO "shuts down" the SSL: never onto a descriptor that may by then
+        # be somebody else's. Only ``close_notify`` speaks.
+        lib.SSL_set_quiet_shutdown(self._ssl, 1)
+        self._context = context  # must not be freed before its connections
+        # Read through the filters, write through the SSL: see the module's docstring.
+        tls = lib.BIO_new(lib.BIO_f_ssl())
+        lib.BIO_ctrl(tls, numbers.BIO_SET_SSL, 0, ffi.cast("void *", self._ssl))
+        chain = lib.BIO_push(lib.BIO_new(lib.BIO_f_buffer()), tls)
+        self._reader = chain
+        self._early = early
+        if early:
+            memory = lib.BIO_new_mem_buf(ffi.from_buffer(early), len(early))
+            lib.BIO_ctrl(memory, numbers.BIO_SET_EOF_RETURN, -1, ffi.NULL)
+            self._memory = memory
+            lib.SSL_set0_rbio(self._ssl, memory)
+        else:
+            self._memory = None
+            lib.SSL_set0_rbio(self._ssl, lib.BIO_new_socket(descriptor, 0))
+        lib.SSL_set0_wbio(self._ssl, lib.BIO_new_socket(descriptor, 0))
+        if context.is_server:
+            lib.SSL_set_accept_state(self._ssl)
+        else:
+            lib.SSL_set_connect_state(self._ssl)
+            if server_name:
+                lib.SSL_ctrl(self._ssl, numbers.SET_SERVER_NAME, 0, server_name.encode("ascii"))
+
+    def handshake(self) -> None:
+        """Go on shaking hands. Raises WouldBlockError, or TlsError."""
+        lib = self._lib
+        while True:
+            lib.ERR_clear_error()
+            result = lib.SSL_do_handshake(self._ssl)
+            if result == 1:
+                if self._memory is not None and not self._memory_pending():
+                    self._use_socket()
+                return
+            error = lib.SSL_get_error(self._ssl, result)
+            if error == numbers.WANT_READ and self._memory is not None:
+                self._use_socket()
+                continue
+            self._raise_blocked(error)
+            refused = lib.SSL_get_verify_result(self._ssl)
+            if refused:
+                self._openssl.reasons()
+                raise translate_verify(refused)
+            raise self._error()
+
+    def read(self) -> bytes | None:
+        """Return every plaintext byte that is there; None: none yet; ``b""``: the end.
+
+        Raises TlsError when a record is damaged.
+        """
+        if self._ended:
+            return b""
+        if self._failure is not None:
+            raise self._failure
+        lib, openssl = self._lib, self._openssl
+        lib.ERR_clear_error()
+        count = lib.BIO_read(self._reader, openssl.buffer, numbers.READ_BYTES)
+        if count > 0:
+            return bytes(self._ffi.buffer(openssl.buffer, count))
+        if lib.BIO_test_flags(self._reader, numbers.SHOULD_RETRY):
+            if self._memory is not None:
+                self._use_socket()
+                return self.read()
+            return None
+        failure = self._error()
+        if failure.reason != RAGGED_END:
+            self._failure = failure
+            raise failure
+        self._ended = True
+        return b""
+
+    def write(self, data: memoryview) -> int:
+        """Write what the socket takes; return how many bytes. Raises WouldBlockError, OSError."""
+        lib = self._lib
+        lib.ERR_clear_error()
+        count: int = lib.SSL_write(self._ssl, self._ffi.from_buffer(data), len(data))
+        if count > 0:
+            return count
+        self._raise_blocked(lib.SSL_get_error(self._ssl, count))
+        raise ConnectionResetError(str(self._error()))
+
+    def close_notify(self) -> None:
+        """Say that nothing more will be sent, if the socket takes it."""
+        lib = self._lib
+        lib.ERR_clear_error()
+        lib.SSL_set_quiet_shutdown(self._ssl, 0)
+        lib.SSL_shutdown(self._ssl)
+        lib.SSL_set_quiet_shutdown(self._ssl, 1)
+        lib.ERR_clear_error()
+
+    @property
+    def info(self) -> TlsInfo:
+        """What was agreed; after the handshake."""
+        lib, ffi = self._lib, self._ffi
+        cipher = lib.SSL_CIPHER_get_name(lib.SSL_get_current_cipher(self._ssl))
+        version = ffi.string(lib.SSL_get_version(self._ssl)).decode()
+        return TlsInfo(version, ffi.string(cipher).decode(), self._peer_leaf())
+
+    def close(self) -> None:
+        """Free everything now. The connection must not be used again."""
+        if self._ssl is not None:
+            self._lib.BIO_free_all(self._reader)  # first: it still looks at the SSL
+            self._lib.SSL_free(self._ssl)
+            self._ssl = self._reader = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _peer_leaf(self) -> bytes | None:
+        lib, ffi = self._lib, self._ffi
+        certificate = lib.SSL_get1_peer_certificate(self._ssl)
+        if not certificate:
+            return None
+        try:
+            length = lib.i2d_X509(certificate, ffi.NULL)
+            out = ffi.new("unsigned char[]", length)
+            lib.i2d_X509(certificate, ffi.new("unsigned char **", out))
+            return bytes(ffi.buffer(out, length))
+        finally:
+            lib.X509_free(certificate)
+
+    def _memory_pending(self) -> int:
+        pending = self._lib.BIO_ctrl(self._memory, numbers.BIO_PENDING, 0, self._ffi.NULL)
+        return int(pending)
+
+    def _use_socket(self) -> None:
+        """Read from the socket from now on; the SSL frees the memory BIO it owned."""
+        self._memory, self._early = None, b""
+        self._lib.SSL_set0_rbio(self._ssl, self._lib.BIO_new_socket(self._descriptor, 0))
+
+    def _raise_blocked(self, error: int) -> None:
+        if error in (numbers.WANT_READ, numbers.WANT_WRITE):
+            raise WouldBlockError(for_writing=error == numbers.WANT_WRITE)
+
+    def _error(self) -> TlsError:
+        """Return why the last call failed; an empty queue means that the other side went away."""
+        return sentence_for(self._openssl.reasons())

@@ -1,0 +1,105 @@
+"""The system's libssl through cffi, in ABI mode: just the calls the native engine makes.
+
+No compiler is needed: the library that Python's own ``ssl`` module is linked with is there, and
+its interface is stable within a major version. Numbers are from ``openssl/ssl.h``, ``bio.h`` and
+``err.h`` of OpenSSL 3; calls that are macros there are written out (``SSL_CTX_ctrl``).
+
+cffi releases the GIL around every call. OpenSSL's error queue is per thread and shared by all
+connections, so whoever will ask it why a call failed clears it before the call.
+"""
+
+from typing import Any
+
+from cffi import FFI
+
+_DECLARATIONS = """
+typedef struct ssl_ctx_st SSL_CTX; typedef struct ssl_st SSL; typedef struct bio_st BIO;
+typedef struct x509_st X509;
+unsigned long OpenSSL_version_num(void);
+const void *TLS_server_method(void); const void *TLS_client_method(void);
+SSL_CTX *SSL_CTX_new(const void *method); void SSL_CTX_free(SSL_CTX *);
+long SSL_CTX_ctrl(SSL_CTX *, int command, long number, void *pointer);
+uint64_t SSL_CTX_set_options(SSL_CTX *, uint64_t options);
+void SSL_CTX_set_default_read_buffer_len(SSL_CTX *, size_t length);
+int SSL_CTX_set_cipher_list(SSL_CTX *, const char *);
+int SSL_CTX_set_ciphersuites(SSL_CTX *, const char *);
+int SSL_CTX_use_certificate_ASN1(SSL_CTX *, int length, const unsigned char *der);
+int SSL_CTX_use_PrivateKey_ASN1(int type, SSL_CTX *, const unsigned char *der, long length);
+X509 *d2i_X509(X509 **, const unsigned char **der, long length); void X509_free(X509 *);
+int i2d_X509(X509 *, unsigned char **out);
+long SSL_CTX_set_timeout(SSL_CTX *, long seconds);
+int SSL_CTX_set_session_id_context(SSL_CTX *, const unsigned char *, unsigned int length);
+int SSL_CTX_load_verify_locations(SSL_CTX *, const char *file, const char *directory);
+int SSL_CTX_set_default_verify_paths(SSL_CTX *);
+void SSL_CTX_set_verify(SSL_CTX *, int mode, void *callback);
+SSL *SSL_new(SSL_CTX *); void SSL_free(SSL *);
+long SSL_ctrl(SSL *, int command, long number, const void *pointer);
+void SSL_set_accept_state(SSL *); void SSL_set_connect_state(SSL *);
+void SSL_set0_rbio(SSL *, BIO *); void SSL_set0_wbio(SSL *, BIO *);
+int SSL_do_handshake(SSL *); int SSL_write(SSL *, const void *, int); int SSL_shutdown(SSL *);
+void SSL_set_quiet_shutdown(SSL *, int mode);
+int SSL_get_error(const SSL *, int result); long SSL_get_verify_result(const SSL *);
+const char *SSL_get_version(const SSL *);
+const void *SSL_get_current_cipher(const SSL *); const char *SSL_CIPHER_get_name(const void *);
+X509 *SSL_get1_peer_certificate(const SSL *);
+BIO *BIO_new(const void *method); const void *BIO_f_ssl(void); const void *BIO_f_buffer(void);
+BIO *BIO_new_socket(int descriptor, int close); BIO *BIO_new_mem_buf(const void *, int length);
+BIO *BIO_push(BIO *, BIO *); int BIO_free(BIO *); void BIO_free_all(BIO *);
+int BIO_read(BIO *, void *, int); int BIO_test_flags(const BIO *, int);
+long BIO_ctrl(BIO *, int command, long number, void *pointer);
+void ERR_clear_error(void); unsigned long ERR_get_error(void);
+const char *ERR_reason_error_string(unsigned long);
+"""
+
+# SSL_CTX_ctrl and SSL_ctrl
+SET_EXTRA_CHAIN_CERT = 14
+SET_MODE = 33
+SET_READ_AHEAD = 41
+SET_SESSION_CACHE_MODE = 44
+SET_SERVER_NAME = 55
+SET_MIN_VERSION, SET_MAX_VERSION = 123, 124
+# SSL_MODE_*: partial writes, a buffer that moves, buffers given back when empty
+MODES = 0x1 | 0x2 | 0x10
+# SSL_OP_*: no compression, no renegotiation, the server's order, a ragged end is an end
+OPTIONS = 1 << 17 | 1 << 30 | 1 << 22 | 1 << 7
+NO_TICKET = 1 << 14
+SESSION_CACHE_OFF, SESSION_CACHE_SERVER = 0, 2
+VERIFY_PEER = 1
+TLS12, TLS13 = 0x0303, 0x0304
+KEY_RSA, KEY_EC = 6, 408
+# SSL_get_error
+WANT_READ, WANT_WRITE, SYSCALL, ZERO_RETURN = 2, 3, 5, 6
+# BIO_ctrl: BIO_C_SET_SSL, BIO_C_SET_BUF_MEM_EOF_RETURN, BIO_CTRL_PENDING
+BIO_SET_SSL, BIO_SET_EOF_RETURN, BIO_PENDING = 109, 130, 10
+SHOULD_RETRY = 0x08
+
+LIBRARIES = ("libssl.so.3",)
+READ_AHEAD_BYTES = 32768
+"""How much OpenSSL takes from the socket at once; without it, two system calls per record."""
+READ_BYTES = 262_144
+"""The most one read brings: every record that is waiting, in one call."""
+
+
+class OpenSsl:
+    """The loaded library, and the one buffer that all reads of this thread share."""
+
+    def __init__(self) -> None:
+        """Load it. Raises OSError when there is none that fits."""
+        self.ffi: Any = FFI()
+        self.ffi.cdef(_DECLARATIONS)
+        self.lib: Any = self.ffi.dlopen(LIBRARIES[0])
+        self.buffer = self.ffi.new("char[]", READ_BYTES)
+
+    @property
+    def version(self) -> str:
+        """The library's version, e.g. ``3.0.19``."""
+        number = self.lib.OpenSSL_version_num()
+        return f"{number >> 28}.{number >> 20 & 0xFF}.{number >> 4 & 0xFFFF}"
+
+    def reasons(self) -> list[str]:
+        """Empty the error queue; return its reasons in OpenSSL's words, the first one first."""
+        found = []
+        while code := self.lib.ERR_get_error():
+            text = self.lib.ERR_reason_error_string(code)
+            found.append(self.ffi.string(text).decode() if text else f"error {code:#x}")
+        return found

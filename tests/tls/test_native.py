@@ -1,0 +1,234 @@
+"""The native engine against the standard library's TLS, and what it leaves behind: nothing."""
+
+import asyncio
+import contextlib
+import gc
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from sstplb.config.schema import ListenerTls, PoolTls, TlsVersion, Verify
+from sstplb.errors import CertificateError, TlsError
+from sstplb.lab.pki import Issued, LabPki
+from sstplb.net.leg import PlainLeg
+from sstplb.net.native_leg import NativeLeg
+from sstplb.tls.certificate import Certificate, Identity, load_identity, now_utc
+from sstplb.tls.native import NativeContext
+from sstplb.tls.openssl import OpenSsl
+from sstplb.tls.policy import ClientPolicy
+from tests.characters import play
+
+NAME = "vpn.example.test"
+
+
+def sockets() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        left = socket.create_connection(listening.getsockname())
+        right, _ = listening.accept()
+    left.setblocking(False)
+    right.setblocking(False)
+    return left, right
+
+
+def server_context(issued: Issued, openssl: OpenSsl, **settings: object) -> NativeContext:
+    tls = ListenerTls.model_validate(settings)
+    return NativeContext.for_clients(openssl, tls, load_identity(issued.files))
+
+
+@contextlib.asynccontextmanager
+async def library_server(issued: Issued) -> AsyncIterator[tuple[str, int]]:
+    """A server of the standard library that echoes."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(issued.chain, issued.key)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def client_leg(address: tuple[str, int], policy: ClientPolicy) -> NativeLeg:
+    sock = socket.socket()
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(sock, address)
+    assert isinstance(policy.context, NativeContext)
+    return NativeLeg(PlainLeg(sock, loop), policy.context, NAME)
+
+
+@pytest.mark.parametrize("version", list(TlsVersion))
+def test_a_client_of_the_standard_library(version: TlsVersion, pki: LabPki, served: Issued) -> None:
+    async def story() -> None:
+        ours, theirs = sockets()
+        loop = asyncio.get_running_loop()
+        context = server_context(served, OpenSsl(), min_version=version, max_version=version)
+        leg = NativeLeg(PlainLeg(ours, loop), context)
+        client = ssl.create_default_context(cafile=str(pki.root_path))
+        opening = asyncio.open_connection(sock=theirs, ssl=client, server_hostname=NAME)
+        (reader, writer), _ = await asyncio.gather(opening, leg.handshake())
+        assert leg.info.version == f"TLSv{version}"
+        assert leg.info.peer_leaf_der is None
+        writer.write(b"x" * 3_000_000)
+        got = 0
+        while got < 3_000_000:
+            got += len(await leg.receive(100_000))
+        await leg.send(b"bye")
+        await leg.send_end()
+        assert await reader.read() == b"bye"
+        writer.transport.abort()
+        leg.close()
+        leg.close()
+
+    play(story)
+
+
+def test_a_server_of_the_standard_library_verified(pki: LabPki, served: Issued) -> None:
+    async def story() -> None:
+        policy = ClientPolicy(PoolTls(verify=Verify.CA, ca_file=pki.root_path), OpenSsl())
+        async with library_server(served) as address:
+            leg = await client_leg(address, policy)
+            await leg.handshake()
+            policy.check(leg.info, NAME)
+            assert leg.info.peer_leaf_der == served.certificate.leaf_der
+            await leg.send(b"echo")
+            assert await leg.receive(100) == b"echo"
+            leg.close()
+
+    play(story)
+
+
+@pytest.mark.parametrize("fault", ["expired", "self-signed", "system CAs", "not TLS"])
+def test_who_is_not_believed_and_why(fault: str, pki: LabPki, served: Issued) -> None:
+    reasons = {
+        "expired": {"certificate_expired"},
+        "self-signed": {"certificate_self_signed", "certificate_untrusted"},
+        "system CAs": {"certificate_untrusted"},
+        "not TLS": {"not_tls"},
+    }
+    issued = served
+    if fault == "expired":
+        issued = pki.issue("expired2", (NAME,), not_after=now_utc() - timedelta(days=1))
+    elif fault == "self-signed":
+        issued = pki.issue("lonely2", (NAME,), self_signed=True)
+    ca_file = None if fault == "system CAs" else pki.root_path
+
+    async def story() -> None:
+        policy = ClientPolicy(PoolTls(verify=Verify.CA, ca_file=ca_file), OpenSsl())
+        if fault == "not TLS":
+            ours, theirs = sockets()
+            theirs.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            assert isinstance(policy.context, NativeContext)
+            leg = NativeLeg(PlainLeg(ours, asyncio.get_running_loop()), policy.context)
+            with pytest.raises(TlsError) as caught:
+                await leg.handshake()
+            theirs.close()
+        else:
+            async with library_server(issued) as address:
+                leg = await client_leg(address, policy)
+                with pytest.raises(TlsError) as caught:
+                    await leg.handshake()
+        leg.close()
+        assert caught.value.reason in reasons[fault]
+
+    play(story)
+
+
+def test_sessions_resume_when_allowed(pki: LabPki, served: Issued) -> None:
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        for allowed in (True, False):
+            context = server_context(served, OpenSsl(), session_resumption=allowed)
+            client = ssl.create_default_context(cafile=str(pki.root_path))
+            client.maximum_version = ssl.TLSVersion.TLSv1_2
+            session: ssl.SSLSession | None = None
+            reused = []
+            for _ in range(2):
+                ours, theirs = sockets()
+                leg = NativeLeg(PlainLeg(ours, loop), context)
+
+                def shake(
+                    sock: socket.socket = theirs,
+                    old: ssl.SSLSession | None = session,
+                    client: ssl.SSLContext = client,
+                ) -> ssl.SSLSocket:
+                    sock.setblocking(True)
+                    return client.wrap_socket(sock, server_hostname=NAME, session=old)
+
+                wrapped, _ = await asyncio.gather(asyncio.to_thread(shake), leg.handshake())
+                session = wrapped.session
+                reused.append(wrapped.session_reused)
+                wrapped.close()
+                leg.close()
+            assert reused == [False, allowed]
+
+    play(story)
+
+
+def test_intermediates_are_sent_and_bad_settings_are_refused(served: Issued, pki: LabPki) -> None:
+    identity = load_identity(served.files)
+    root = Certificate(load_identity(pki.issue("i", ("i.test",)).files).certificate.leaf)
+    chained = Identity(Certificate(identity.certificate.leaf, (root.leaf,)), identity.key)
+    NativeContext.for_clients(OpenSsl(), ListenerTls(), chained)
+    for settings in ({"ciphers": "NONSENSE"}, {"ciphersuites": "NONSENSE"}):
+        with pytest.raises(CertificateError, match="OpenSSL refuses"):
+            server_context(served, OpenSsl(), **settings)
+    with pytest.raises(CertificateError, match="no CA certificates"):
+        ClientPolicy(PoolTls(verify=Verify.CA, ca_file=served.key), OpenSsl())
+
+
+def resident_kib() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
+def test_thousands_of_connections_leave_no_memory_behind(served: Issued) -> None:
+    """Finished, failed and abandoned ones; closed or left to the garbage collector."""
+
+    async def story() -> None:
+        openssl, loop = OpenSsl(), asyncio.get_running_loop()
+        server = server_context(served, openssl)
+        client = ClientPolicy(PoolTls(verify=Verify.OFF), openssl).context
+        assert isinstance(client, NativeContext)
+
+        async def one(number: int) -> None:
+            left, right = sockets()
+            near, far = PlainLeg(left, loop), PlainLeg(right, loop)
+            outer, inner = NativeLeg(near, client, NAME), NativeLeg(far, server)
+            if number % 3:
+                await asyncio.gather(outer.handshake(), inner.handshake())
+                await outer.send(b"x" * 20_000)
+                assert await inner.receive(100)
+            else:
+                left.send(b"garbage, garbage")
+                with pytest.raises(TlsError):
+                    await inner.handshake()
+            if number % 2:
+                outer.close()
+                inner.close()
+            else:
+                near.close()
+                far.close()
+
+        for number in range(300):
+            await one(number)
+        gc.collect()
+        before = resident_kib()
+        for number in range(1500):
+            await one(number)
+        gc.collect()
+        assert resident_kib() - before < 4096
+
+    play(story)
