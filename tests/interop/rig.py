@@ -30,6 +30,8 @@ SOCKETS = Path("/var/run/sstpc")
 LIMIT_S = 15.0
 CLIENT_DELAY_S = 0.03
 """sstpc hangs by itself when the server's whole TLS flight is there before its first read."""
+PING = bytes(range(256)) * 4
+"""Every byte value: what is escaped on the pty and in pppd's place must come back the same."""
 
 
 async def stop(process: asyncio.subprocess.Process) -> None:
@@ -116,15 +118,20 @@ class ThirdPartyServer:
 
 
 class ThirdPartyClient:
-    """Debian's sstpc. Its pty is played by our PPP peer; it speaks through a delaying relay."""
+    """Debian's sstpc. Its pty is played by our PPP peer; it speaks through a delaying relay.
 
-    def __init__(self, *, sni: bool) -> None:
-        self.sni = sni
+    With ``wrong_key`` it is handed an MPPE key the server does not have, and signs its crypto
+    binding with that; everything else is right.
+    """
+
+    def __init__(self, *, sni: bool, wrong_key: bool = False) -> None:
+        self.sni, self.wrong_key = sni, wrong_key
         self.log = ""
         self.events: list[PppEvent] = []
         self.address = ""
         self.pongs = 0
         self._name = f"test-{uuid.uuid4().hex[:8]}"
+        self._key_socket = SOCKETS / f"sstpc-{self._name}"
         self._peer = PppPeer(ClientEnd("user", "password"), os.urandom)
         self._reader = HdlcReader()
         self._master = -1
@@ -173,6 +180,7 @@ class ThirdPartyClient:
             asyncio.get_running_loop().remove_reader(self._master)
             await stop(self._process)
             os.close(self._master)
+            self._key_socket.unlink(missing_ok=True)  # sstpc leaves it behind when it is ended
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -197,21 +205,23 @@ class ThirdPartyClient:
                 self._happened(event)
         for packet in self._peer.take_packets():
             parsed = ipv4.parse(packet)
-            self.pongs += parsed is not None and ipv4.is_echo_reply(parsed, 1, 1, b"x" * 600)
+            self.pongs += parsed is not None and ipv4.is_echo_reply(parsed, 1, 1, PING)
 
     def _happened(self, event: PppEvent) -> None:
         self.events.append(event)
         if isinstance(event, Authenticated):
             assert self._peer.mppe_keys is not None
             send, receive = self._peer.mppe_keys
+            if self.wrong_key:
+                send = bytes(byte ^ 0xFF for byte in send)
             with socket.socket(socket.AF_UNIX) as sock:
-                sock.connect(str(SOCKETS / f"sstpc-{self._name}"))
+                sock.connect(str(self._key_socket))
                 sock.sendall(key_message(send=send, receive=receive))
                 sock.settimeout(2)
                 sock.recv(100)  # its acknowledgement: closing before it comes kills sstpc
         elif isinstance(event, AddressAssigned):
             self.address = str(event.client)
-            self._ping = ipv4.echo_request(event.client, event.server, 1, 1, b"x" * 600)
+            self._ping = ipv4.echo_request(event.client, event.server, 1, 1, PING)
 
     async def _wake(self) -> None:
         """Repeat what PPP asks for, and ping until something comes back."""
@@ -272,9 +282,11 @@ async def server(
 
 
 @contextlib.asynccontextmanager
-async def client(host: str, port: int, *, sni: bool = False) -> AsyncIterator[ThirdPartyClient]:
+async def client(
+    host: str, port: int, *, sni: bool = False, wrong_key: bool = False
+) -> AsyncIterator[ThirdPartyClient]:
     """Run sstpc while the context lasts; with ``sni`` it sends ``address:port`` as its SNI."""
-    character = ThirdPartyClient(sni=sni)
+    character = ThirdPartyClient(sni=sni, wrong_key=wrong_key)
     try:
         await character.dial(host, port)
         yield character
