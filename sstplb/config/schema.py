@@ -526,8 +526,6 @@ class Pool(Model):
     """How long one backend may take from dial to its 200."""
     total_timeout: Seconds = 25.0
     """How long all tries together may take; Windows clients give up at 60 s."""
-    resolve_interval: Seconds = 30.0
-    """How often the names of backends are resolved again."""
 
 
 # --- the whole ------------------------------------------------------------------------------

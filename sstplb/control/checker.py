@@ -25,7 +25,7 @@ from sstplb.net.dial import Way
 from sstplb.net.failover import mismatch_sentence
 from sstplb.net.probe import probe
 from sstplb.net.service import Route
-from sstplb.tls.certificate import certificate_from_der
+from sstplb.tls.certificate import leaf_sha256
 
 log = structlog.get_logger()
 
@@ -136,7 +136,7 @@ class Checker:
 
     def _learn_certificate(self, checks: PooledChecks, backend: Backend, der: bytes) -> None:
         """Note the leaf a probe saw; say so when it is news, and when it does not match."""
-        before, backend.leaf_sha256 = backend.leaf_sha256, certificate_from_der(der).sha256
+        before, backend.leaf_sha256 = backend.leaf_sha256, leaf_sha256(der)
         if backend.leaf_sha256 != before:
             _say_mismatch(checks, backend, backend.leaf_sha256)
 

@@ -35,7 +35,7 @@ from sstplb.net.opening import deadline
 from sstplb.net.service import Route
 from sstplb.protocol.head import HeadReader, RequestHead, ResponseHead
 from sstplb.protocol.proxy import encode_v1, encode_v2
-from sstplb.tls.certificate import certificate_from_der
+from sstplb.tls.certificate import leaf_sha256
 
 Attempt = Callable[[Backend, Leg], Awaitable[None]]
 """What is tried on a freshly dialled leg; raises BackendError when it fails."""
@@ -199,7 +199,7 @@ def _insist_on_same_certificate(call: Call, route: Route, backend: Backend, leg:
     der = info.peer_leaf_der
     if der is None:
         raise BackendTlsError(f"{backend.name} showed no certificate")
-    backend.leaf_sha256 = certificate_from_der(der).sha256
+    backend.leaf_sha256 = leaf_sha256(der)
     ours = call.served.certificate.sha256
     if (
         backend.leaf_sha256 == ours

@@ -45,7 +45,7 @@ class Certificate:
     @property
     def sha256(self) -> bytes:
         """SHA-256 of the leaf's DER, 32 bytes."""
-        return hashlib.sha256(self.leaf_der).digest()
+        return leaf_sha256(self.leaf_der)
 
     @property
     def sha1(self) -> bytes:
@@ -91,6 +91,14 @@ class Identity:
 
     def __repr__(self) -> str:
         return f"Identity({self.certificate.subject})"
+
+
+def leaf_sha256(der: bytes) -> bytes:
+    """Return the SHA-256 of a leaf as it came over the wire.
+
+    It is what the same-certificate rule compares; nothing needs to be parsed for it.
+    """
+    return hashlib.sha256(der).digest()
 
 
 def certificate_from_der(der: bytes) -> Certificate:
