@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sstplb.config.schema import CertificateFiles
+from sstplb.errors import CertificateError
 from sstplb.tls.certificate import Certificate, PrivateKey, load_certificate, load_identity, now_utc
 
 ROOT_DAYS = 3650
@@ -24,6 +25,13 @@ SERVER_DAYS = 397
 """The longest a public CA issues today; what renewals are about."""
 _BACKDATED = timedelta(minutes=5)
 """Lab clocks differ a little."""
+_ROOT = "root"
+_CA_USAGE = x509.KeyUsage(
+    key_cert_sign=True, crl_sign=True, digital_signature=False, content_commitment=False,
+    key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
+    decipher_only=False,
+)  # fmt: skip
+"""Strict clients (Python 3.13's default) refuse a CA that does not say so (RFC 5280 4.2.1.3)."""
 
 
 class KeyKind(StrEnum):
@@ -63,8 +71,8 @@ class LabPki:
     def __init__(self, directory: Path) -> None:
         """Open the lab PKI in ``directory``, making its root if there is none."""
         self.directory = directory
-        self.root_path = directory / "root.pem"
-        self._root_key_path = directory / "root.key"
+        self.root_path = directory / f"{_ROOT}.pem"
+        self._root_key_path = directory / f"{_ROOT}.key"
         if not self.root_path.exists():
             self._make_root()
         identity = load_identity(CertificateFiles(chain=self.root_path, key=self._root_key_path))
@@ -86,7 +94,12 @@ class LabPki:
 
         ``not_after`` in the past makes an expired one; ``same_key`` renews with the key that is
         there. The chain file holds the leaf only: clients of the lab trust the root itself.
+        Raises CertificateError for a file name that would not stay beside the root.
         """
+        if not name or name == _ROOT or name != Path(name).name:
+            raise CertificateError(
+                f"expected a file name without directory, other than {_ROOT!r}, got {name!r}"
+            )
         issued = Issued(self.directory / f"{name}.pem", self.directory / f"{name}.key")
         key = self._key_of(issued) if same_key else kind.generate()
         end = not_after or now_utc() + timedelta(days=days)
@@ -106,6 +119,9 @@ class LabPki:
             .add_extension(x509.SubjectAlternativeName([_san(n) for n in names]), critical=False)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(
                     key.public_key() if self_signed else authority
@@ -140,6 +156,7 @@ class LabPki:
             .not_valid_before(now - timedelta(days=365))
             .not_valid_after(now + timedelta(days=ROOT_DAYS))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_CA_USAGE, critical=True)
             .add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
             )
