@@ -14,9 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 
 from sstplb.config.schema import CertificateFiles, Secret
 from sstplb.errors import CertificateError
@@ -24,6 +25,13 @@ from sstplb.errors import CertificateError
 EXPIRY_WARNING = timedelta(days=30)
 RSA_BITS_MIN = 2048
 SECRET_BYTES_MAX = 4096
+_WEAK_SIGNATURES = frozenset(
+    {
+        SignatureAlgorithmOID.RSA_WITH_MD5,
+        SignatureAlgorithmOID.RSA_WITH_SHA1,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA1,
+    }
+)
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 """The keys Windows clients and servers can use."""
@@ -74,6 +82,11 @@ class Certificate:
         if isinstance(key, rsa.RSAPublicKey):
             return f"RSA-{key.key_size}"
         return key.curve.name if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__
+
+    def holds(self, server_name: str) -> bool:
+        """Whether that very name is among its names, not only through a wildcard."""
+        wanted = server_name.lower()
+        return any(name.lower() == wanted for name in self.names)
 
     def covers(self, server_name: str) -> bool:
         """Whether it is valid for that name (RFC 9525: a wildcard is one whole left label)."""
@@ -164,7 +177,16 @@ def read_secret(secret: Secret) -> str:
             raise CertificateError(f"environment variable {secret.env} is not set")
         return value
     assert secret.file is not None, "the loader has seen to it"
-    return _read(secret.file)[:SECRET_BYTES_MAX].decode().rstrip("\r\n")
+    data = _read(secret.file)
+    if len(data) > SECRET_BYTES_MAX:
+        raise CertificateError(
+            f"{secret.file}: expected a secret of at most {SECRET_BYTES_MAX} bytes, got {len(data)}"
+        )
+    try:
+        return data.decode().rstrip("\r\n")
+    except UnicodeDecodeError as error:  # which quotes the secret: do not chain it
+        where = error.start
+    raise CertificateError(f"{secret.file}: expected UTF-8 text, byte {where} is none")
 
 
 def warnings(certificate: Certificate, now: datetime) -> list[str]:
@@ -187,7 +209,7 @@ def warnings(certificate: Certificate, now: datetime) -> list[str]:
     key = leaf.public_key()
     if isinstance(key, rsa.RSAPublicKey) and key.key_size < RSA_BITS_MIN:
         found.append(f"has a weak key: {certificate.key_type}")
-    return found + _chain_warnings(certificate)
+    return found + _chain_warnings(certificate, now)
 
 
 def key_warnings(files: CertificateFiles) -> list[str]:
@@ -209,15 +231,39 @@ def _is_for_servers(leaf: x509.Certificate) -> bool:
     )
 
 
-def _chain_warnings(certificate: Certificate) -> list[str]:
-    chain = (certificate.leaf, *certificate.intermediates)
+def _chain_warnings(certificate: Certificate, now: datetime) -> list[str]:
+    chain, found = (certificate.leaf, *certificate.intermediates), []
+    for one in chain:
+        name = one.subject.rfc4514_string()
+        # A root's own signature is never looked at: it is trusted for being there.
+        if one.issuer != one.subject and one.signature_algorithm_oid in _WEAK_SIGNATURES:
+            found.append(f"is refused by today's clients: {name} is signed with SHA-1 or MD5")
+        if one is not certificate.leaf and one.not_valid_after_utc <= now:
+            found.append(
+                f"comes with a CA that expired on {one.not_valid_after_utc:%Y-%m-%d}: {name}"
+            )
     for lower, upper in pairwise(chain):
         if lower.issuer != upper.subject:
-            return [
+            found.append(
                 f"comes with a chain in the wrong order: after {lower.subject.rfc4514_string()} "
                 f"expected {lower.issuer.rfc4514_string()}, got {upper.subject.rfc4514_string()}"
-            ]
-    return []
+            )
+            break
+        if not _signed(lower, by=upper):
+            found.append(
+                f"comes with another {upper.subject.rfc4514_string()} than the one that signed "
+                f"{lower.subject.rfc4514_string()}: was the CA renewed?"
+            )
+            break
+    return found
+
+
+def _signed(lower: x509.Certificate, *, by: x509.Certificate) -> bool:
+    try:
+        lower.verify_directly_issued_by(by)
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+        return False
+    return True
 
 
 def now_utc() -> datetime:

@@ -15,7 +15,7 @@ from OpenSSL import SSL
 
 from sstplb.errors import TlsError
 from sstplb.tls.info import TlsInfo
-from sstplb.tls.report import RAGGED_END, ragged_end, translate, translate_verify
+from sstplb.tls.report import RAGGED_END, after_handshake, ragged_end, translate, translate_verify
 
 _RECORD_BYTES = 16384
 _OUT_BYTES = 1 << 20
@@ -101,7 +101,7 @@ class Engine:
             except (SSL.ZeroReturnError, SSL.SysCallError):
                 self._ended = True
             except SSL.Error as error:
-                failure = translate(error)
+                failure = after_handshake(translate(error))
                 if failure.reason == RAGGED_END:
                     self._ended = True  # OpenSSL calls it an error; SSTP does not
                 else:

@@ -17,6 +17,7 @@ from ipaddress import ip_address
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
+from service_identity import CertificateError as UnusableNamesError
 from service_identity import VerificationError
 from service_identity.cryptography import (
     verify_certificate_hostname,
@@ -72,16 +73,17 @@ class ServerPolicy:
         self.served = tuple(ServedCertificate(i.certificate, context(i)) for i in identities)
 
     def choose(self, server_name: str | None) -> ServedCertificate:
-        """Return the first certificate valid for that name, or the default (the first).
+        """Return the certificate that holds that name, or the default (the first).
 
-        Some clients send ``name:port`` as their SNI; the port does not count.
+        The name itself goes before a wildcard, whatever the order in the file. Some clients send
+        ``name:port`` as their SNI; the port does not count.
         """
-        if server_name:
-            name = server_name.partition(":")[0]
-            for served in self.served:
-                if served.certificate.covers(name):
-                    return served
-        return self.served[0]
+        if not server_name:
+            return self.served[0]
+        name = server_name.partition(":")[0].lower()
+        fitting = [served for served in self.served if served.certificate.covers(name)]
+        exact = (served for served in fitting if served.certificate.holds(name))
+        return next(exact, fitting[0] if fitting else self.served[0])
 
 
 class ClientPolicy:
@@ -189,6 +191,12 @@ def _check_name(der: bytes, expected: str) -> None:
             verify_certificate_hostname(leaf, expected)
         else:
             verify_certificate_ip_address(leaf, expected)
+    except UnusableNamesError as error:  # none at all, or a wildcard in an odd place
+        raise TlsError(
+            f"the names in the server's certificate cannot be compared with {expected}: {error} "
+            "Renew it with a subject alternative name, or set tls.verify: pin",
+            reason="certificate_name_mismatch",
+        ) from error
     except (VerificationError, ValueError) as error:
         names = ", ".join(Certificate(leaf).names) or "no name at all"
         raise TlsError(

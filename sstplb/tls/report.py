@@ -4,8 +4,12 @@ OpenSSL says ``[('SSL routines', '', 'tlsv1 alert unknown ca')]``. An operator n
 *the other side* does not trust *our* certificate, and that the root belongs into its store. The
 table below is the whole translation: reason → (slug, sentence). Reasons it does not know are
 passed on as they are.
+
+An alert's spelling depends on OpenSSL's version (``sslv3 alert bad certificate`` in 3.0,
+``ssl/tls alert …`` in 3.2, ``tls alert …`` in 4.0), so the table names alerts without it.
 """
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -13,50 +17,68 @@ from OpenSSL import SSL
 
 from sstplb.errors import TlsError
 
+_ALERT_SPELLING = re.compile(r"(?:sslv3|ssl/tls|tlsv13|tlsv1|tls) (?:alert )?")
+
 REASONS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "tlsv1 alert unknown ca": (
+        "alert unknown ca": (
             "untrusted_by_peer",
             "the other side does not trust the certificate it was shown: "
             "put its root into the other side's store of trusted roots",
         ),
-        "sslv3 alert bad certificate": (
+        "alert bad certificate": (
             "rejected_by_peer",
-            "the other side rejected the certificate it was shown",
+            "the other side rejected the certificate it was shown: most often it does not hold "
+            "the name that was asked for",
         ),
-        "sslv3 alert certificate unknown": (
+        "alert certificate unknown": (
             "rejected_by_peer",
             "the other side rejected the certificate it was shown, without saying why "
             "(Windows says so for an untrusted root or a name that does not match)",
         ),
-        "sslv3 alert certificate expired": (
+        "alert certificate expired": (
             "expired_for_peer",
             "the other side holds the certificate it was shown for expired: renew it, "
             "or set the other side's clock",
         ),
-        "sslv3 alert certificate revoked": (
+        "alert certificate revoked": (
             "revoked_for_peer",
             "the other side holds the certificate it was shown for revoked",
         ),
-        "sslv3 alert handshake failure": (
-            "handshake_refused",
-            "the other side refused the handshake: most often no cipher in common",
+        "alert unsupported certificate": (
+            "rejected_by_peer",
+            "the other side cannot use the kind of certificate it was shown: serve an RSA one",
         ),
-        "tlsv1 alert protocol version": (
+        "alert handshake failure": (
+            "handshake_refused",
+            "the other side refused the handshake: most often no cipher in common, or it wants "
+            "a client certificate",
+        ),
+        "alert insufficient security": (
+            "handshake_refused",
+            "the other side holds all ciphers it was offered for too weak",
+        ),
+        "alert protocol version": (
             "version_refused",
             "the other side speaks none of the TLS versions offered (see min_version, max_version)",
         ),
-        "tlsv1 unrecognized name": (
+        "alert unrecognized name": (
             "name_refused",
             "the other side has no certificate for the server name it was asked for",
         ),
-        "tlsv1 alert internal error": ("peer_internal_error", "the other side failed internally"),
-        "tlsv1 alert decrypt error": (
+        "alert internal error": ("peer_internal_error", "the other side failed internally"),
+        "alert decrypt error": (
             "decrypt_error",
             "the other side could not verify the handshake",
         ),
-        "tlsv1 alert access denied": ("access_denied", "the other side denied access"),
-        "tlsv13 alert certificate required": (
+        "alert access denied": ("access_denied", "the other side denied access"),
+        "alert user cancelled": ("cancelled_by_peer", "the other side gave up the handshake"),
+        "alert bad record mac": (
+            "damaged_for_peer",
+            "a TLS record of ours came damaged to the other side: something on the way changed "
+            "bytes",
+        ),
+        "alert certificate required": (
             "certificate_required",
             "the other side wants a client certificate: SSTP clients have none",
         ),
@@ -68,6 +90,10 @@ REASONS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "no suitable signature algorithm": (
             "no_shared_cipher",
             "no signature algorithm in common that fits the certificate's key",
+        ),
+        "no suitable key share": (
+            "no_shared_group",
+            "no key exchange group in common: the client offers none that OpenSSL has enabled",
         ),
         "unsupported protocol": (
             "version_unsupported",
@@ -90,6 +116,10 @@ REASONS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "damaged_record",
             "a TLS record came damaged: something on the way changed bytes",
         ),
+        "encrypted length too long": (
+            "damaged_record",
+            "a record longer than TLS allows came: something on the way changed bytes",
+        ),
         "bad record type": ("damaged_record", "bytes came that are not a TLS record"),
         "unexpected message": ("unexpected_message", "a TLS message came out of order"),
         "no renegotiation": (
@@ -111,11 +141,15 @@ VERIFY_REASONS: Mapping[int, tuple[str, str]] = MappingProxyType(
         23: ("revoked", "it is revoked"),
         24: ("untrusted", "a certificate in its chain is no CA"),
         26: ("wrong_purpose", "it is not meant for servers (EKU serverAuth is missing)"),
+        66: ("weak", "its key is too short: renew it with RSA-2048 or P-256"),
+        67: ("weak", "the key of a CA in its chain is too short"),
+        68: ("weak", "it or a CA in its chain is signed with SHA-1 or MD5: renew it with SHA-256"),
     }
 )
 """OpenSSL's X509_V_ERR numbers (x509_vfy.h)."""
 
 
+_NOT_TLS = "not_tls"
 RAGGED_END = "tls_closed"
 """The slug for an end without close_notify: an ordinary end, except during a handshake."""
 
@@ -136,13 +170,24 @@ def sentence_for(reasons: list[str]) -> TlsError:
     """Return OpenSSL's reasons as our error: the first that is known counts, none is an end."""
     lowered = [reason.lower() for reason in reasons]
     for reason in lowered:
-        for known in (reason, reason.replace("ssl/tls alert", "sslv3 alert")):
-            if known in REASONS:
-                slug, sentence = REASONS[known]
-                return TlsError(sentence, reason=slug)
+        known = _ALERT_SPELLING.sub("alert ", reason, count=1)
+        if known in REASONS:
+            slug, sentence = REASONS[known]
+            return TlsError(sentence, reason=slug)
     if not lowered or "unexpected eof while reading" in lowered:
         return ragged_end()
     return TlsError(f"TLS failed: {'; '.join(lowered)}")
+
+
+def after_handshake(error: TlsError) -> TlsError:
+    """Return an error of the records as it is meant once hands are shaken.
+
+    TLS 1.2 calls garbage "wrong version number" even then; who spoke TLS so far is no stranger.
+    """
+    if error.reason != _NOT_TLS:
+        return error
+    slug, sentence = REASONS["bad record type"]
+    return TlsError(sentence, reason=slug)
 
 
 def translate_verify(number: int) -> TlsError:

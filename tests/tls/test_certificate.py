@@ -3,15 +3,21 @@
 import hashlib
 import stat
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import NameOID
 
 from sstplb.config.schema import CertificateFiles, Secret
 from sstplb.errors import CertificateError
 from sstplb.lab.pki import Issued, KeyKind, LabPki
 from sstplb.tls.certificate import (
+    Certificate,
+    PrivateKey,
+    certificate_from_der,
     key_warnings,
     load_certificate,
     load_identity,
@@ -55,6 +61,39 @@ def test_a_chain_in_the_wrong_order_is_warned_of(
     path = tmp_path / "chain.pem"
     path.write_bytes(served.chain.read_bytes() + other.chain.read_bytes())
     assert "wrong order" in warnings(load_certificate(path), now_utc())[0]
+
+
+def signed(subject: str, issuer: str, key: PrivateKey, days: int = 90) -> x509.Certificate:
+    now, name = now_utc(), partial(x509.NameAttribute, NameOID.COMMON_NAME)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([name(subject)]))
+        .issuer_name(x509.Name([name(issuer)]))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=100))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(subject)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def test_a_ca_that_expired_or_did_not_sign_is_warned_of() -> None:
+    ours, other = KeyKind.P256.generate(), KeyKind.P256.generate()
+    leaf = signed("leaf", "CA", ours)
+    assert warnings(Certificate(leaf, (signed("CA", "CA", ours),)), now_utc()) == []
+    expired = warnings(Certificate(leaf, (signed("CA", "CA", ours, days=-1),)), now_utc())
+    assert "comes with a CA that expired" in expired[0]
+    renewed = warnings(Certificate(leaf, (signed("CA", "CA", other),)), now_utc())
+    assert "was the CA renewed" in renewed[0]
+
+
+def test_a_sha1_signature_is_warned_of(rsa: Issued) -> None:
+    # No library signs with SHA-1 any more, so the name of the algorithm is changed afterwards.
+    leaf = signed("leaf", "CA", load_identity(rsa.files).key)
+    sha256, sha1 = (bytes.fromhex(f"06092a864886f70d0101{end}") for end in ("0b", "05"))
+    der = leaf.public_bytes(serialization.Encoding.DER).replace(sha256, sha1)
+    assert "SHA-1" in warnings(certificate_from_der(der), now_utc())[0]
 
 
 def test_the_root_is_no_server_certificate(pki: LabPki) -> None:
@@ -102,6 +141,17 @@ def test_a_passphrase_comes_from_a_file_or_the_environment(
         )
     with pytest.raises(CertificateError, match="SSTPLB_NOT_SET is not set"):
         read_secret(Secret(env="SSTPLB_NOT_SET"))
+
+
+def test_a_secret_that_cannot_be_one_is_refused_without_quoting_it(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"hush\xff")
+    with pytest.raises(CertificateError, match="expected UTF-8") as caught:
+        read_secret(Secret(file=tmp_path / "binary"))
+    assert "hush" not in str(caught.value)
+    assert caught.value.__context__ is None
+    (tmp_path / "long").write_text("a" * 5000)
+    with pytest.raises(CertificateError, match="at most 4096 bytes, got 5000"):
+        read_secret(Secret(file=tmp_path / "long"))
 
 
 def test_a_key_others_can_read_is_warned_of(served: Issued, tmp_path: Path) -> None:
