@@ -180,7 +180,7 @@ class ThirdPartyClient:
             asyncio.get_running_loop().remove_reader(self._master)
             await stop(self._process)
             os.close(self._master)
-            self._key_socket.unlink(missing_ok=True)  # sstpc leaves it behind when it is ended
+            self._key_socket.unlink(missing_ok=True)  # sstpc does not always
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
