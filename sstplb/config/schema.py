@@ -103,6 +103,14 @@ class Endpoint(NamedTuple):
         return False
 
 
+def ascii_name(value: object) -> object:
+    """Let a host name through that can stand in DNS and in SNI. Raises ValueError for others."""
+    if isinstance(value, str) and not value.isascii():
+        spelled = value.encode("idna").decode()
+        raise ValueError(f"expected an ASCII name, got {value!r}: write {spelled}")
+    return value
+
+
 _ENDPOINT = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>\d{1,5}))?"
 )
@@ -124,6 +132,8 @@ def parse_endpoint(value: object) -> Endpoint:
         raise ValueError(f"expected a port from 0 to 65535, got {port}")
     if match["v6"] is not None:
         ip_address(match["v6"])
+    else:
+        ascii_name(match["host"])
     return Endpoint(match["v6"] or match["host"], port)
 
 
@@ -487,7 +497,7 @@ class PoolTls(Model):
     """PEM file of the CAs that ``ca`` trusts; by default the system's."""
     pins: tuple[Sha256Hex, ...] = ()
     """SHA-256 of the leaf certificates that ``pin`` accepts."""
-    server_name: str | None = None
+    server_name: Annotated[str, BeforeValidator(ascii_name)] | None = None
     """SNI to send and name to verify; by default the backend's own name or, if it has none,
     the first name in the certificate we serve (both sides hold the same one)."""
     min_version: Version = TlsVersion.TLS12

@@ -24,10 +24,11 @@ from sstplb.tls import openssl as numbers
 from sstplb.tls.certificate import Identity
 from sstplb.tls.info import TlsInfo
 from sstplb.tls.openssl import OpenSsl
-from sstplb.tls.report import RAGGED_END, sentence_for, translate_verify
+from sstplb.tls.report import RAGGED_END, after_handshake, sentence_for, translate_verify
 
 _VERSIONS = ((TlsVersion.TLS12, numbers.TLS12), (TlsVersion.TLS13, numbers.TLS13))
 _SESSION_ID_CONTEXT = b"sstplb"
+VERIFY_FAILED = "certificate verify failed"
 
 
 class NativeContext:
@@ -194,11 +195,11 @@ class NativeConnection:
                 self._use_socket()
                 continue
             self._raise_blocked(error)
-            refused = lib.SSL_get_verify_result(self._ssl)
-            if refused:
-                self._openssl.reasons()
-                raise translate_verify(refused)
-            raise self._error()
+            reasons = self._openssl.reasons()
+            # The result is filled in when nobody asked to verify, too: only the reason counts.
+            if VERIFY_FAILED in reasons:
+                raise translate_verify(lib.SSL_get_verify_result(self._ssl))
+            raise sentence_for(reasons)
 
     def read(self) -> bytes | None:
         """Return every plaintext byte that is there; None: none yet; ``b""``: the end.
@@ -219,7 +220,7 @@ class NativeConnection:
                 self._use_socket()
                 return self.read()
             return None
-        failure = self._error()
+        failure = after_handshake(self._error())
         if failure.reason != RAGGED_END:
             self._failure = failure
             raise failure

@@ -119,6 +119,11 @@ limits:
         (("rras:\n    b", "rras:\n    transport: tls\n    b"), "listener vpn needs plain, got tls"),
         (("rras:\n    b", "rras:\n    total_timeout: 1s\n    b"), "shorter than try_timeout"),
         (("127.0.0.1:443", "vpn.example.test:443"), "expected an IP address"),
+        (("10.0.0.11", "rräs.test"), "write xn--rrs-rla.test"),
+        (
+            ("rras:\n    b", "rras:\n    tls: {server_name: vpñ.test}\n    b"),
+            "expected an ASCII name",
+        ),
         (
             ("    mode: offload", "    mode: offload\n    mode: reencrypt"),
             "given before, in line 4",

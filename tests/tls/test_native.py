@@ -146,6 +146,35 @@ def test_who_is_not_believed_and_why(fault: str, pki: LabPki, served: Issued) ->
     play(story)
 
 
+@pytest.mark.parametrize("verify", [Verify.OFF, Verify.CA])
+def test_a_backend_that_wants_a_client_certificate_is_not_called_untrusted(
+    verify: Verify, pki: LabPki, served: Issued
+) -> None:
+    async def story() -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(served.chain, served.key)
+        context.load_verify_locations(pki.root_path)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+        async def refuse(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.transport.abort()
+
+        server = await asyncio.start_server(refuse, "127.0.0.1", 0, ssl=context)
+        ca_file = pki.root_path if verify is Verify.CA else None
+        policy = ClientPolicy(PoolTls(verify=verify, ca_file=ca_file), OpenSsl())
+        leg = await client_leg(server.sockets[0].getsockname(), policy)
+        with pytest.raises(TlsError) as caught:
+            await leg.handshake()
+        leg.close()
+        server.close()
+        await server.wait_closed()
+        # Python's server may or may not get its alert out before it closes.
+        assert caught.value.reason in ("handshake_refused", "certificate_required", "tls_closed")
+
+    play(story)
+
+
 def test_sessions_resume_when_allowed(pki: LabPki, served: Issued) -> None:
     async def story() -> None:
         loop = asyncio.get_running_loop()
