@@ -1,13 +1,14 @@
-"""The schema as text for people: the reference of ``docs/configuration.md`` and ``conf/full.yaml``.
+"""The schema for readers: ``docs/configuration.md``, ``conf/full.yaml``, and editors' JSON Schema.
 
-Both are written by ``make docs`` from the models' own docstrings and defaults, and a test holds
-what is committed against what would be written: a knob cannot be without its page.
+The first two are written by ``make docs`` from the models' own docstrings and defaults, and a test
+holds what is committed against what would be written: a knob cannot be without its page.
 """
 
 import textwrap
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, PlainSerializer
@@ -34,7 +35,6 @@ pools:
 """
 """What a knob without a default is set to in ``conf/full.yaml``."""
 
-
 MARK = "<!-- The rest is written by `make docs`. -->"
 
 
@@ -59,17 +59,39 @@ def full_yaml() -> str:
     return "\n".join(lines) + "\n"
 
 
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the file, for editors; defaults are shown as they are written."""
+    made = schema.Config.model_json_schema()
+    for section in _sections(schema.Config):
+        shown = made if section is schema.Config else made["$defs"][section.__name__]
+        for name, field in section.model_fields.items():
+            known = shown["properties"][name]
+            known["description"] = _prose(field)
+            if "default" in known:
+                known["default"] = _plain_default(field)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "sstplb"}
+
+
+def _sections(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    yield model
+    for field in model.model_fields.values():
+        inner, _ = model_of(field)
+        if inner is not None:
+            yield from _sections(inner)
+
+
 def _section(model: type[BaseModel], path: str) -> Iterator[str]:
+    """Yield a section's own knobs, then the sections inside it: each knob below its own heading."""
+    inside: list[str] = []
     for name, field in model.model_fields.items():
-        where = f"{path}{name}"
         inner, many = model_of(field)
-        shown = {"list": f"{where}[]", "dict": f"{where}.NAME", "": where}[many]
-        yield f"{'##' if inner else '###'} `{shown}`\n"
-        yield _prose(field) + "\n"
+        shown = path + name + {"list": "[]", "dict": ".NAME", "": ""}[many]
         if inner is None:
-            yield f"Default: {_shown_default(field)}{_shown_choices(field)}\n"
+            yield f"### `{shown}`\n\n{_prose(field)}\n"
+            yield f"{_shown_kind(field)}Default: {_shown_default(field)}.\n"
         else:
-            yield from _section(inner, f"{shown}.")
+            inside += [f"## `{shown}`\n\n{_prose(field)}\n", *_section(inner, f"{shown}.")]
+    yield from inside
 
 
 def _yaml_section(model: type[BaseModel], example: dict[str, Any], depth: int) -> Iterator[str]:
@@ -91,11 +113,11 @@ def _yaml_section(model: type[BaseModel], example: dict[str, Any], depth: int) -
                 continue
             yield f"{indent}{name}:"
             for item in given:
-                first, *rest = [line for line in _yaml_section(inner, item, depth + 2) if line]
-                body = [first, *rest]
+                body = list(_yaml_section(inner, item, depth + 2))
                 at = next(i for i, line in enumerate(body) if not line.lstrip().startswith("#"))
-                body[at] = f"{indent}  - {body[at].lstrip()}"
-                yield from body
+                yield from (line[2:] for line in body[:at])
+                yield f"{indent}  - {body[at].lstrip()}"
+                yield from body[at + 1 :]
         elif many == "dict":
             yield f"{indent}{name}:"
             for key, item in (given or {}).items():
@@ -103,6 +125,8 @@ def _yaml_section(model: type[BaseModel], example: dict[str, Any], depth: int) -
                 yield from _yaml_section(inner, item, depth + 2)
         elif given is None and _plain_default(field) is None:
             yield f"{indent}# {name}:"
+            for within, knob in inner.model_fields.items():
+                yield f"{indent}#   {within}: null  # {_prose(knob)}"
         else:
             yield f"{indent}{name}:"
             yield from _yaml_section(inner, given or {}, depth + 1)
@@ -157,9 +181,41 @@ def _shown_default(field: FieldInfo) -> str:
     return f"`{dumped.splitlines()[0]}`"
 
 
-def _shown_choices(field: FieldInfo) -> str:
-    """Return the choices of an enumeration."""
-    for candidate in (field.annotation, *getattr(field.annotation, "__args__", ())):
-        if isinstance(candidate, type) and issubclass(candidate, StrEnum):
-            return f" (one of {', '.join(f'`{choice}`' for choice in candidate)})"
-    return ""
+def _shown_kind(field: FieldInfo) -> str:
+    """Return what a knob takes, with its unit or bounds: ``A duration. ``; nothing for a word."""
+    parts = [*field.metadata, *_parts(field.annotation)]
+    kinds = [part for part in parts if isinstance(part, type)]
+    for kind in kinds:
+        if issubclass(kind, StrEnum):
+            return f"One of {', '.join(f'`{choice}`' for choice in kind)}. "
+    units = [part.func for part in parts if isinstance(part, PlainSerializer)]
+    if schema.format_duration in units:
+        return "A duration, such as `10s`, `500ms` or `2m`. "
+    if schema.format_size in units:
+        return "A size, such as `16KiB` or `1MiB`. "
+    if bool in kinds:
+        return "`true` or `false`. "
+    if int in kinds or float in kinds:
+        return f"A {'whole ' if int in kinds else ''}number{_shown_bounds(parts)}. "
+    if tuple in kinds:
+        return "A list. "
+    return "The path of a file. " if Path in kinds else ""
+
+
+def _shown_bounds(parts: list[Any]) -> str:
+    words = (("gt", " above {}"), ("ge", " from {}"), ("le", " to {}"))
+    found = ((getattr(part, name, None), text) for name, text in words for part in parts)
+    return "".join(text.format(bound) for bound, text in found if bound is not None)
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """Yield the types an annotation allows, and what is said about them."""
+    if isinstance(annotation, FieldInfo):
+        yield from annotation.metadata
+    elif get_origin(annotation) is tuple:
+        yield tuple
+    elif get_args(annotation):
+        for inner in get_args(annotation):
+            yield from _parts(inner)
+    else:
+        yield annotation

@@ -1,28 +1,26 @@
 """From a YAML file to a ``Config``: every mistake at once, each with its line and the way out.
 
-Three passes, each collecting what it finds: the document (``document.py``), each value by itself
-(the models of ``schema.py``; their library's messages are put into our words here), and what can
-only be judged with several values in view. Then what follows from elsewhere is filled in: paths
-become absolute, a pool's transport follows from the listeners that use it, ports, the default
-check and verification from the transport.
+Three passes: the document (``document.py``), each value by itself (the models of ``schema.py``;
+their library's messages are put into our words in ``wording.py``), and what can only be judged
+with several values in view (``judge.py``). A pass does not wait for the one before it to be
+happy: what it objected to is left out, and the rest is looked at.
+
+Then what follows from elsewhere is filled in: paths become absolute, a pool's transport follows
+from the listeners that use it, ports, the default check and verification from the transport.
 
 What loads but will hurt is in ``warnings.py``.
 """
 
-import difflib
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from sstplb.config import document, schema
+from sstplb.config import describe, document, wording
 from sstplb.config.document import Document
-from sstplb.config.judge import judge, pools_of, transport_of
+from sstplb.config.judge import judge, pools_of, transport_of, with_port
 from sstplb.config.schema import (
     CheckMethod,
     Config,
@@ -35,11 +33,18 @@ from sstplb.config.schema import (
 )
 from sstplb.errors import ConfigError, Problem
 
+ROUNDS_MAX = 8
+"""How often mistaken parts are left out: one round per level of the document, and some to spare."""
+
 
 def load(path: Path) -> Config:
     """Read a configuration file. Raises ConfigError with every problem."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(document.DOCUMENT_BYTES_MAX + 1)
+        if len(data) > document.DOCUMENT_BYTES_MAX:
+            raise ConfigError([document.too_large(str(path))])
+        text = data.decode("utf-8")
     except OSError as error:
         raise ConfigError([Problem(f"cannot be read: {error.strerror}", file=str(path))]) from error
     except UnicodeDecodeError as error:
@@ -50,25 +55,20 @@ def load(path: Path) -> Config:
 def parse(text: str, *, file: str = "configuration", base: Path | None = None) -> Config:
     """Read a configuration from text; paths in it are relative to ``base``.
 
-    Raises ConfigError with every problem.
+    Raises ConfigError with every problem, in the order of the file.
     """
     found = document.read(text, file)
     if not isinstance(found.values, dict):
-        message = "expected a mapping with listeners and pools" if found.values else "is empty"
-        raise ConfigError([Problem(message, file=file, line=found.line(()))])
-    try:
-        config = Config.model_validate(found.values)
-    except ValidationError as error:
-        details = _without_echoes(error.errors(include_url=False))
-        raise ConfigError(_in_our_words(detail, found) for detail in details) from error
-    problems: list[Problem] = []
-
-    def report(path: document.Path, message: str) -> None:
-        problems.append(Problem(message, document.show(path), file, found.line(path)))
-
-    judge(config, report)
-    if problems:
-        raise ConfigError(problems)
+        wanted = "begin with listeners and pools, as conf/minimal.yaml does"
+        message = f"expected a section with keys: {wanted}"
+        empty = found.values is None
+        raise ConfigError(
+            [Problem(f"is empty: {wanted}" if empty else message, file=file, line=found.line(()))]
+        )
+    problems = list(found.problems)
+    config = _without_mistakes(found, problems)
+    if problems or config is None:
+        raise ConfigError(sorted(dict.fromkeys(problems), key=lambda problem: problem.line or 0))
     return _fill_in(config, base or Path.cwd())
 
 
@@ -82,100 +82,96 @@ def effective(config: Config) -> str:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of the file, for editors."""
-    made = Config.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "sstplb"}
+    return describe.json_schema()
 
 
-# --- each value by itself ---------------------------------------------------------------------
+# --- each value by itself, then together --------------------------------------------------------
 
 
-def _without_echoes(details: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Drop "expected at least one" where there is one, with a mistake in it."""
-
-    def is_echo(detail: ErrorDetails) -> bool:
-        at = detail["loc"]
-        return detail["type"] == "too_short" and any(
-            other["loc"][: len(at)] == at for other in details if other is not detail
-        )
-
-    return [detail for detail in details if not is_echo(detail)]
-
-
-def _in_our_words(detail: ErrorDetails, found: Document) -> Problem:
-    path = tuple(part for part in detail["loc"] if part != "[key]")
-    kind, context = detail["type"], detail.get("ctx", {})
-    message = detail["msg"]
-    given = detail["input"]
-    match kind:
-        case "extra_forbidden":
-            message = _unknown_key(path)
-        case "missing":
-            message = "is missing"
-        case "enum" | "literal_error":
-            message = f"expected {context['expected']}, got {given!r}"
-            near = difflib.get_close_matches(str(given), re.findall(r"'(.*?)'", message)[:-1], 1)
-            message += f"; did you mean {near[0]}?" if near else ""
-        case "value_error":
-            message = str(context["error"])
-        case "too_short":
-            message = "expected at least one"
-        case "string_pattern_mismatch":
-            message = (
-                f"expected {_PATTERNS.get(context['pattern'], context['pattern'])}, got {given!r}"
-            )
-        case "int_type" | "int_parsing" | "int_from_float":
-            message = f"expected a whole number, got {given!r}"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            message = f"expected a section with keys, got {given!r}"
-        case "tuple_type" | "list_type":
-            message = f"expected a list, got {given!r}"
-        case "string_type":
-            message = f"expected text, got {given!r} (put it in quotes?)"
-        case "bool_type" | "bool_parsing":
-            message = f"expected true or false, got {given!r}"
-        case _:
-            message = f"{message.removeprefix('Input ').removeprefix('Value ')}, got {given!r}"
-    return Problem(message, document.show(path), found.file, found.line(path))
-
-
-_PATTERNS: Mapping[str, str] = MappingProxyType(
-    {
-        r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$": "a name of letters, digits, - _ and .",
-        r"^[0-9a-f]{64}$": "a SHA-256: 64 hex digits (sstplb fingerprint shows it)",
-        r"^1\.[01]$": "1.0 or 1.1",
-        r"^[1-5]\d\d(-[1-5]\d\d)?$": "a status such as 401, or a range such as 200-299",
-    }
-)
-
-
-def _unknown_key(path: document.Path) -> str:
-    """Name the nearest known spelling of an unknown key."""
-    key = str(path[-1])
-    known = _keys_at(path[:-1])
-    near = difflib.get_close_matches(key, known, 1, cutoff=0.5)
-    if near:
-        return f"unknown key; did you mean {near[0]}?"
-    return f"unknown key; known here: {', '.join(known)}"
-
-
-def _keys_at(path: document.Path) -> list[str]:
-    """Return the keys known in a section, by walking the models along the path."""
-    model: type[BaseModel] = Config
-    for part in path:
-        if isinstance(part, str) and part in model.model_fields:
-            inner = _model_in(model.model_fields[part].annotation)
-            model = inner or model
-    return list(model.model_fields)
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the model a field's type is about, inside whatever tuple, dict or union."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        if (found := _model_in(argument)) is not None:
-            return found
+def _without_mistakes(found: Document, problems: list[Problem]) -> Config | None:
+    """Note what is wrong, and return the rest; None when there is nothing to speak of."""
+    left_out: set[document.Path] = set()
+    for _ in range(ROUNDS_MAX):
+        kept: dict[document.Path, list[int]] = {}
+        values = _copy(found.values, (), left_out, kept)
+        try:
+            config = Config.model_validate(values)
+        except ValidationError as error:
+            details = wording.without_echoes(error.errors(include_url=False))
+            if not left_out:
+                problems += wording.problems(details, found)
+            left_out |= {path for detail in details for path in _mistaken(detail, found, kept)}
+            continue
+        problems += _judged(config, found, left_out, kept)
+        return config
     return None
+
+
+def _mistaken(
+    detail: ErrorDetails, found: Document, kept: dict[document.Path, list[int]]
+) -> list[document.Path]:
+    """Return what to leave out: a mistaken value, or the section a required one is missing from.
+
+    A key that looks like one that is not there is taken for an attempt at it: it is in doubt, too.
+    """
+    path = _original(wording.path_of(detail), kept)
+    if detail["type"] == "missing":
+        return [path[:-1]]
+    if detail["type"] == "extra_forbidden" and (near := wording.nearest(path)) is not None:
+        meant = (*path[:-1], near)
+        return [path] if meant in found.lines else [path, meant]
+    return [path]
+
+
+def _judged(
+    config: Config,
+    found: Document,
+    left_out: set[document.Path],
+    kept: dict[document.Path, list[int]],
+) -> list[Problem]:
+    """Return what ``judge`` says, where it does not rest on something left out."""
+    problems: list[Problem] = []
+
+    def is_doubtful(path: document.Path) -> bool:
+        return any(out[: len(path)] == path or path[: len(out)] == out for out in left_out)
+
+    def report(path: document.Path, message: str, *relies_on: document.Path) -> None:
+        path = _original(path, kept)
+        if not any(is_doubtful(_original(other, kept)) for other in relies_on):
+            problems.append(Problem(message, document.show(path), found.file, found.line(path)))
+
+    judge(config, report)
+    return problems
+
+
+def _copy(
+    value: Any,
+    path: document.Path,
+    left_out: set[document.Path],
+    kept: dict[document.Path, list[int]],
+) -> Any:
+    """Copy values but for what is left out; note which items of each list were ``kept``."""
+    if isinstance(value, dict):
+        return {
+            key: _copy(inner, (*path, key), left_out, kept)
+            for key, inner in value.items()
+            if (*path, key) not in left_out
+        }
+    if isinstance(value, list):
+        kept[path] = [n for n in range(len(value)) if (*path, n) not in left_out]
+        return [_copy(value[n], (*path, n), left_out, kept) for n in kept[path]]
+    return value
+
+
+def _original(path: document.Path, kept: dict[document.Path, list[int]]) -> document.Path:
+    """Return where in the file something stood that ``_copy`` may have moved up a list."""
+    result: document.Path = ()
+    for part in path:
+        numbers = kept.get(result, [])
+        if isinstance(part, int) and part < len(numbers):
+            part = numbers[part]  # noqa: PLW2901 - the same item, under its number in the file
+        result = (*result, part)
+    return result
 
 
 # --- what follows from elsewhere --------------------------------------------------------------
@@ -201,19 +197,13 @@ def _fill_in(config: Config, base: Path) -> Config:
             )
             for files in value.certificates
         )
-        address = value.address
-        if address.port is None:
-            address = schema.Endpoint(address.host, Transport.TLS.port)
+        address = with_port(value.address, Transport.TLS.port)
         return value.model_copy(update={"address": address, "certificates": certificates})
 
     def pool(name: str, value: Pool) -> Pool:
         transport = transport_of(config, name)
         backends = tuple(
-            backend
-            if backend.address.port is not None
-            else backend.model_copy(
-                update={"address": schema.Endpoint(backend.address.host, transport.port)}
-            )
+            backend.model_copy(update={"address": with_port(backend.address, transport.port)})
             for backend in value.backends
         )
         users = [item.mode for item in config.listeners if name in dict(pools_of(item))]

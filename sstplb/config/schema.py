@@ -13,11 +13,12 @@ follows from elsewhere (a pool's transport, a backend's default port).
 
 import re
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -34,6 +35,7 @@ SRA_PATH = "/sra_{BA195980-CD49-458b-9E23-C84EE0ADCD75}/"
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|h|d)")
 _DURATION_UNITS = (("d", 86400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0), ("ms", 0.001))
+DURATION_S_MIN, DURATION_S_MAX = 0.001, 366 * 86400.0
 _SIZE = re.compile(r"(\d+) ?(B|KiB|MiB|GiB)")
 _SIZE_UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1))
 
@@ -48,18 +50,30 @@ def parse_duration(value: object) -> float:
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"expected a duration such as 10s, 500ms or 2m, got {value!r}")
-    return float(match[1]) * dict(_DURATION_UNITS)[match[2]]
+    seconds = float(match[1]) * dict(_DURATION_UNITS)[match[2]]
+    if seconds > DURATION_S_MAX:
+        raise ValueError(f"expected a duration of at most {format_duration(DURATION_S_MAX)}")
+    return seconds
+
+
+def _more_than_nothing(seconds: float) -> float:
+    if seconds < DURATION_S_MIN:
+        raise ValueError(
+            f"expected at least {format_duration(DURATION_S_MIN)}: this one cannot be turned off"
+        )
+    return seconds
 
 
 def format_duration(seconds: float) -> str:
     """Show seconds in the largest unit that keeps the number whole, e.g. ``11m``."""
     if seconds == 0:
         return "0"
+    milliseconds = round(seconds * 1000, 3)
     for unit, size in _DURATION_UNITS:
-        count = round(seconds / size, 6)
-        if count >= 1 and count == int(count):
+        count, rest = divmod(milliseconds, round(size * 1000))
+        if count and not rest:
             return f"{int(count)}{unit}"
-    return f"{seconds:g}s"
+    return f"{milliseconds:.3f}".rstrip("0").rstrip(".") + "ms"
 
 
 def parse_size(value: object) -> int:
@@ -112,7 +126,7 @@ def ascii_name(value: object) -> object:
 
 
 _ENDPOINT = re.compile(
-    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>\d{1,5}))?"
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[\w.-]{1,253}))(?::(?P<port>[0-9]{1,5}))?"
 )
 
 
@@ -130,28 +144,73 @@ def parse_endpoint(value: object) -> Endpoint:
     port = None if match["port"] is None else int(match["port"])
     if port is not None and port > 65535:
         raise ValueError(f"expected a port from 0 to 65535, got {port}")
-    if match["v6"] is not None:
-        ip_address(match["v6"])
-    else:
-        ascii_name(match["host"])
-    return Endpoint(match["v6"] or match["host"], port)
+    host = match["host"]
+    ascii_name(host)
+    try:
+        if host is None:
+            host = str(IPv6Address(match["v6"]))
+        elif not host.strip("0123456789."):
+            host = str(IPv4Address(host))  # digits and dots only: no name, so an address
+    except ValueError as error:
+        raise ValueError(f"expected an IP address, got {value!r}: {error}") from None
+    return Endpoint(host, port)
 
+
+def parse_network(value: object) -> IPv4Network | IPv6Network:
+    """Turn ``10.0.0.0/8``, ``2001:db8::/32`` or one address into a network. Raises ValueError."""
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    try:
+        network = ip_network(str(value), strict=False)
+    except ValueError:
+        raise ValueError(f"expected a network such as 10.0.0.0/8, got {value!r}") from None
+    if str(network.network_address) != str(ip_address(str(value).partition("/")[0])):
+        raise ValueError(f"{value} has bits beyond its prefix; did you mean {network}?")
+    return network
+
+
+_DURATION_PATTERN = r"^\d+(\.\d+)? ?(ms|s|m|h|d)$"
+
+SecondsOrZero = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": _DURATION_PATTERN}, {"enum": [0, "0"]}]}
+    ),
+]
+"""A duration in seconds; in the file with its unit: ``10s``. ``0`` means something, too."""
 
 Seconds = Annotated[
     float,
     BeforeValidator(parse_duration),
+    AfterValidator(_more_than_nothing),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^(\d+(\.\d+)? ?(ms|s|m|h|d)|0)$"}),
+    WithJsonSchema({"type": "string", "pattern": _DURATION_PATTERN}),
 ]
-"""A duration in seconds; in the file with its unit: ``10s``."""
+"""A duration in seconds, at least a millisecond; in the file with its unit: ``10s``."""
+
+BUFFER_BYTES_MIN = 1024
+BUFFER_BYTES_MAX = 16 << 20
+
+
+def _fit_for_a_buffer(size: int) -> int:
+    if not BUFFER_BYTES_MIN <= size <= BUFFER_BYTES_MAX:
+        raise ValueError(
+            f"expected {format_size(BUFFER_BYTES_MIN)} to {format_size(BUFFER_BYTES_MAX)}, "
+            f"got {format_size(size)}"
+        )
+    return size
+
 
 Bytes = Annotated[
     int,
     BeforeValidator(parse_size),
+    AfterValidator(_fit_for_a_buffer),
     PlainSerializer(format_size, return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^\d+ ?(B|KiB|MiB|GiB)$"}),
 ]
-"""A size in bytes; in the file with its unit: ``16KiB``."""
+"""The size of a buffer in bytes; in the file with its unit: ``16KiB``."""
 
 Address = Annotated[
     Endpoint,
@@ -159,7 +218,11 @@ Address = Annotated[
     PlainSerializer(str, return_type=str),
     WithJsonSchema({"type": "string"}),
 ]
-Network = IPv4Network | IPv6Network
+Network = Annotated[
+    IPv4Network | IPv6Network,
+    BeforeValidator(parse_network),
+    WithJsonSchema({"type": "string"}),
+]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Sha256Hex = Annotated[
     str,
@@ -175,9 +238,25 @@ def _as_text(value: object) -> object:
 
 
 StatusRange = Annotated[
-    str, BeforeValidator(_as_text), StringConstraints(pattern=r"^[1-5]\d\d(-[1-5]\d\d)?$")
+    str,
+    BeforeValidator(_as_text),
+    StringConstraints(pattern=r"^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$"),
+    WithJsonSchema({"type": ["string", "integer"]}),
 ]
 """An HTTP status or a range of them: ``401`` or ``200-299``."""
+
+Word = Annotated[str, StringConstraints(pattern=r"^[!-~]+$")]
+"""Text that goes into a request or handshake as it is: ASCII, without spaces, not empty."""
+
+
+def _not_empty(value: object) -> object:
+    if value == "":
+        raise ValueError("expected the path of a file, got nothing")
+    return value
+
+
+File = Annotated[Path, BeforeValidator(_not_empty)]
+"""The path of a file, relative to the configuration's own directory."""
 
 
 class Mode(StrEnum):
@@ -277,7 +356,10 @@ class TlsVersion(StrEnum):
     TLS13 = "1.3"
 
 
-Version = Annotated[TlsVersion, BeforeValidator(_as_text)]
+Version = Annotated[
+    TlsVersion, BeforeValidator(_as_text), WithJsonSchema({"enum": ["1.2", "1.3", 1.2, 1.3]})
+]
+"""A TLS version; with or without quotes in the file."""
 
 
 class Follow(StrEnum):
@@ -316,15 +398,17 @@ class LogLevel(StrEnum):
 class Model(BaseModel):
     """The ground of every section: frozen, and unknown keys are mistakes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Secret(Model):
     """A secret, named by where it is kept; never written in the configuration itself."""
 
-    file: Path | None = None
+    file: File | None = None
     """A file that holds the secret; a trailing newline is dropped."""
-    env: str | None = None
+    env: Word | None = None
     """An environment variable that holds the secret."""
 
 
@@ -334,9 +418,9 @@ class Secret(Model):
 class CertificateFiles(Model):
     """One certificate we serve, and its key."""
 
-    chain: Path
+    chain: File
     """PEM file: the server's certificate first, then the intermediates."""
-    key: Path | None = None
+    key: File | None = None
     """PEM file of the private key; left out when the chain file holds the key too."""
     key_passphrase: Secret | None = None
     """Where the passphrase of an encrypted key is kept."""
@@ -419,7 +503,7 @@ class Affinity(Model):
 
     enabled: bool = True
     """Whether to remember."""
-    timeout: Seconds = 360.0
+    timeout: SecondsOrZero = 360.0
     """How long after the last call of a client it is remembered (Kemp's usual 6 minutes)."""
     prefix_v4: Annotated[int, Field(ge=0, le=32)] = 32
     """Bits of an IPv4 address that make a client."""
@@ -438,15 +522,18 @@ class Check(Model):
     """``https``, ``http``, ``sstp``, ``login`` or ``tcp``; by default HTTP as the pool speaks."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Another port to check than the one calls go to."""
-    http_method: str = "HEAD"
+    http_method: Annotated[str, StringConstraints(pattern=r"^[A-Z]+$")] = "HEAD"
     """The request's method."""
-    path: str = SRA_PATH
+    path: Annotated[str, StringConstraints(pattern=r"^/[!-~]*$")] = SRA_PATH
     """The request's path."""
     http_version: Annotated[
-        str, BeforeValidator(_as_text), StringConstraints(pattern=r"^1\.[01]$")
+        str,
+        BeforeValidator(_as_text),
+        StringConstraints(pattern=r"^1\.[01]$"),
+        WithJsonSchema({"enum": ["1.0", "1.1", 1.0, 1.1]}),
     ] = "1.1"
     """The request's HTTP version."""
-    host: str | None = None
+    host: Word | None = None
     """The request's Host header; by default the pool's server name or the address."""
     send: str | None = None
     """A whole request to send instead, in F5's notation with ``\\r\\n`` escapes."""
@@ -470,8 +557,8 @@ class Check(Model):
     """Each interval is drawn this much longer or shorter, so that checks do not march in step."""
     initially_up: bool = False
     """Whether a backend may be used before its first check; that check decides alone."""
-    username: str | None = None
-    """Test account for ``login``; ``DOMAIN\\\\user`` is allowed."""
+    username: Annotated[str, StringConstraints(min_length=1)] | None = None
+    """Test account for ``login``; ``DOMAIN\\user`` is allowed."""
     password: Secret | None = None
     """Where the test account's password is kept."""
 
@@ -493,11 +580,11 @@ class PoolTls(Model):
     verify: Verify | None = None
     """``ca``, ``pin`` or ``off``; by default ``ca`` when re-encrypting, ``off`` for the checks
     of a passthrough pool, where the client itself is who verifies."""
-    ca_file: Path | None = None
+    ca_file: File | None = None
     """PEM file of the CAs that ``ca`` trusts; by default the system's."""
     pins: tuple[Sha256Hex, ...] = ()
     """SHA-256 of the leaf certificates that ``pin`` accepts."""
-    server_name: Annotated[str, BeforeValidator(ascii_name)] | None = None
+    server_name: Annotated[Word, BeforeValidator(ascii_name)] | None = None
     """SNI to send and name to verify; by default the backend's own name or, if it has none,
     the first name in the certificate we serve (both sides hold the same one)."""
     min_version: Version = TlsVersion.TLS12
@@ -575,9 +662,9 @@ class Limits(Model):
     """The same limit, once one side has finished sending."""
     relay_buffer: Bytes = 262_144
     """The most that is read from one side before it is written to the other."""
-    tcp_keepalive: Seconds = 120.0
+    tcp_keepalive: SecondsOrZero = 120.0
     """Silence after which TCP asks the far end whether it still lives; 0 turns it off."""
-    stop_timeout: Seconds = 30.0
+    stop_timeout: SecondsOrZero = 30.0
     """How long running calls may go on after SIGTERM before they are closed."""
 
 
@@ -588,7 +675,7 @@ class Log(Model):
     """``auto``, ``human`` or ``json``."""
     level: LogLevel = LogLevel.INFO
     """The least severe level that is written; a call's line is INFO."""
-    file: Path | None = None
+    file: File | None = None
     """A file to append to; by default standard error."""
 
 
