@@ -28,7 +28,7 @@ from sstplb.errors import BackendDownError, CallError, ConfigError, Problem, Sto
 from sstplb.net import tcp
 from sstplb.net.call import Call
 from sstplb.net.listener import Listener
-from sstplb.net.relay import Pipes
+from sstplb.net.relay import Transit
 
 log = structlog.get_logger()
 
@@ -39,7 +39,7 @@ class Balancer:
     def __init__(self, prepared: Prepared) -> None:
         self.ledger = Ledger()
         self.admission = Admission(prepared.config.limits)
-        self.pipes = Pipes()
+        self.transit = Transit()
         self.listeners: dict[str, Listener] = {}
         """By name, those that accept."""
         self._retired: list[Listener] = []
@@ -83,7 +83,7 @@ class Balancer:
         for listener in everyone:
             await listener.wait_ended()
         await self._checker.stop()
-        self.pipes.close()
+        self.transit.close()
         return self._cut
 
     def calls(self) -> list[Call]:

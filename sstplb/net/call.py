@@ -18,7 +18,7 @@ from sstplb.balance.pool import Place
 from sstplb.errors import CallError
 from sstplb.net import tcp
 from sstplb.net.leg import Leg, PlainLeg
-from sstplb.net.relay import Flow, Pipes
+from sstplb.net.relay import Flow, Transit
 from sstplb.net.service import Route, Service
 from sstplb.protocol.call import Watcher
 from sstplb.tls.policy import ServedCertificate
@@ -29,7 +29,7 @@ class Desk(Protocol):
 
     ledger: Ledger
     admission: Admission
-    pipes: Pipes
+    transit: Transit
 
     def health_changed(self, backend: Backend, flip: Flip | None) -> None:
         """Note what a call's outcome did to the health of a backend (None: nothing)."""

@@ -1,7 +1,9 @@
 """A leg is one side of a call: plaintext in order, both ways, over one TCP socket.
 
-The session and the relay see only this: ``receive``, ``send``, ``send_end``, ``close``. Whether
-TLS lies between is the leg's own business:
+The session speaks with a leg as a coroutine does: ``receive``, ``send``. The relay, which moves
+every byte of a call that may last for days, speaks with it as the event loop does: ``take`` what
+is there, ``give`` what fits, and come back when the socket is ready. Both are made of the same few
+steps, which the three kinds of leg do in their own way:
 
 - ``PlainLeg`` is a socket. The relay knows it, for between two plain legs the kernel can move
   the bytes itself.
@@ -21,100 +23,147 @@ Rules every leg keeps (``tests/net/test_leg.py`` is the conformance suite):
 import asyncio
 import contextlib
 import socket
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 from sstplb.net.readiness import Readiness
 from sstplb.tls.engine import Engine
 from sstplb.tls.info import TlsInfo
 
-RECEIVE_BYTES = 262_144
-"""How much is taken from the kernel at once. In bulk through offload this costs about a fifth less
-CPU per byte than 64 KiB would; it is memory for a moment, not per call."""
+RECEIVE_BYTES = 16384
+"""The most one ``receive`` brings: one TLS record, or any head. The relay takes larger bites."""
 
 
-class Leg(Protocol):
+class Leg(ABC):
     """One side of a call."""
 
-    sock: socket.socket
+    def __init__(self, sock: socket.socket, readiness: Readiness) -> None:
+        self.sock = sock
+        self.readiness = readiness
+        self.early = b""
+        """Bytes that were put back; whoever moves bytes around ``receive`` must look here."""
+
+    # --- without waiting: what each kind of leg does in its own way ---------------------------
 
     @property
     def info(self) -> TlsInfo | None:
         """What TLS agreed on; None on a leg without TLS."""
+        return None
 
-    async def receive(self, size_max: int) -> bytes:
-        """Return 1 to ``size_max`` bytes, or ``b""`` once the far end has finished."""
+    @property
+    def backlog(self) -> bool:
+        """Whether bytes that were given wait in the leg for the socket: see ``flush``."""
+        return False
 
-    def unread(self, data: bytes) -> None:
-        """Put bytes back: ``receive`` returns them first."""
+    @abstractmethod
+    def take(self, into: memoryview) -> int | None:
+        """Move what has come into ``into`` (at least RECEIVE_BYTES long); return how many bytes.
 
-    async def send(self, data: bytes | memoryview) -> None:
-        """Return when every byte is with the kernel. Raises OSError if the far end is gone."""
+        None: nothing at the moment, ask again when the socket is readable. 0: the end. When
+        ``into`` was filled there may be more, of which the socket will not tell.
+        Raises TlsError when a record is damaged.
+        """
 
-    async def send_end(self) -> None:
-        """Say that nothing more will be sent; receiving goes on."""
+    @abstractmethod
+    def give(self, data: memoryview) -> int:
+        """Take over what fits of ``data``; return how many bytes.
 
+        Fewer than all: give the rest, from the same place, when the socket is writable.
+        Raises OSError when the far end is gone.
+        """
+
+    def flush(self) -> None:  # noqa: B027 - most legs keep nothing back
+        """Pass on what ``backlog`` told of, as far as the socket takes it. Raises OSError."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Say that nothing more will be given. Never raises."""
+
+    def rest(self) -> None:  # noqa: B027 - most legs need nothing
+        """Give back what only a busy call needs; the next bytes bring it back."""
+
+    @abstractmethod
     def close(self) -> None:
         """Let go of the socket at once."""
 
+    # --- with waiting: the same for all -------------------------------------------------------
 
-class SecureLeg(Leg, Protocol):
-    """A leg under TLS, whichever engine does it."""
+    async def receive(self, size_max: int = RECEIVE_BYTES) -> bytes:
+        """Return 1 to ``size_max`` bytes, or ``b""`` once the far end has finished.
 
-    @property
-    def info(self) -> TlsInfo:
-        """What TLS agreed on; after the handshake."""
-
-    async def handshake(self) -> None:
-        """Shake hands. Raises TlsError with a sentence that says what failed, or OSError."""
-
-
-class PlainLeg:
-    """A leg without TLS."""
-
-    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
-        self.sock = sock
-        self.readiness = Readiness(sock, loop)
-        self.early = b""
-        """Bytes that were put back; whoever moves bytes around ``receive`` must look here."""
-        self._ended = False
-        self._closed = False
-
-    @property
-    def info(self) -> TlsInfo | None:
-        """Nothing: there is no TLS here."""
-        return None
-
-    async def receive(self, size_max: int) -> bytes:
-        """Return what has come, waiting for the first byte."""
-        if self.early:
-            data, self.early = self.early[:size_max], self.early[size_max:]
-            return data
-        while not self._ended:
-            try:
-                data = self.sock.recv(size_max)
-            except (BlockingIOError, InterruptedError):
+        Raises TlsError when a record is damaged.
+        """
+        if not self.early:
+            room = memoryview(bytearray(RECEIVE_BYTES))
+            while (count := self.take(room)) is None:
                 await self.readiness.readable()
-            except OSError:
-                self._ended = True
-            else:
-                self._ended = not data
-                return data
-        return b""
+            self.early = bytes(room[:count])
+        data, self.early = self.early[:size_max], self.early[size_max:]
+        return data
 
     def unread(self, data: bytes) -> None:
         """Put bytes back: ``receive`` returns them first."""
         self.early = data + self.early
 
-    async def send(self, data: bytes | memoryview) -> None:
-        """Write all of it, waiting whenever the kernel is full."""
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[self.sock.send(rest) :]
-            except (BlockingIOError, InterruptedError):
-                await self.readiness.writable()
+    async def send(self, data: bytes) -> None:
+        """Return when every byte is with the kernel. Raises OSError if the far end is gone."""
+        view = memoryview(data)
+        given = self.give(view)
+        while given < len(view) or self.backlog:
+            await self.readiness.writable()
+            self.flush()
+            if not self.backlog and given < len(view):
+                given += self.give(view[given:])
 
     async def send_end(self) -> None:
+        """Say that nothing more will be sent; receiving goes on."""
+        self.end()
+
+
+class SecureLeg(Leg):
+    """A leg under TLS, whichever engine does it, on the socket of the plain leg below."""
+
+    def __init__(self, below: "PlainLeg") -> None:
+        super().__init__(below.sock, below.readiness)
+        self._below = below
+
+    @property
+    @abstractmethod
+    def info(self) -> TlsInfo:
+        """What TLS agreed on; after the handshake."""
+
+    @abstractmethod
+    async def handshake(self) -> None:
+        """Shake hands. Raises TlsError with a sentence that says what failed, or OSError."""
+
+    def close(self) -> None:
+        """Let go of the socket at once."""
+        self._below.close()
+
+
+class PlainLeg(Leg):
+    """A leg without TLS."""
+
+    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(sock, Readiness(sock, loop))
+        self._closed = False
+
+    def take(self, into: memoryview) -> int | None:
+        """Read from the socket."""
+        try:
+            return self.sock.recv_into(into)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            return 0
+
+    def give(self, data: memoryview) -> int:
+        """Write to the socket."""
+        try:
+            return self.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    def end(self) -> None:
         """Send a FIN."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
@@ -127,76 +176,89 @@ class PlainLeg:
             self.sock.close()
 
 
-class TlsLeg:
-    """A leg under TLS. Ciphertext comes from and goes to a plain leg below."""
+class TlsLeg(SecureLeg):
+    """A leg under TLS by the portable engine."""
 
     def __init__(self, below: PlainLeg, engine: Engine) -> None:
-        self.sock = below.sock
+        super().__init__(below)
         self._engine = engine
-        self._below = below
-        self._early = b""
-        self._ended = False
+        self._ciphertext = b""
+        """Made by the engine, not yet taken by the socket."""
+        if below.early:
+            engine.receive_ciphertext(below.early)
+            below.early = b""
 
     @property
     def info(self) -> TlsInfo:
         """What TLS agreed on; after the handshake."""
         return self._engine.info
 
+    @property
+    def backlog(self) -> bool:
+        """Whether ciphertext waits for the socket."""
+        return bool(self._ciphertext)
+
     async def handshake(self) -> None:
         """Shake hands. Raises TlsError with a sentence that says what failed."""
+        room = memoryview(bytearray(RECEIVE_BYTES))
         try:
             while not self._engine.handshake():
-                await self._flush()
-                await self._take()
+                self.flush()
+                while self.backlog:
+                    await self.readiness.writable()
+                    self.flush()
+                if not self._read_ciphertext(room):
+                    await self.readiness.readable()
         finally:
             # On failure too: the alert tells the far end what we tell the operator.
             with contextlib.suppress(OSError):
-                await self._flush()
+                self.flush()
 
-    async def receive(self, size_max: int) -> bytes:
-        """Return what has come and could be decrypted, waiting for the first byte.
+    def take(self, into: memoryview) -> int | None:
+        """Read ciphertext until there is plaintext."""
+        while (plaintext := self._engine.read(len(into))) is None:
+            if not self._read_ciphertext(into):
+                return None
+        into[: len(plaintext)] = plaintext
+        with contextlib.suppress(OSError):
+            self.flush()  # TLS itself may have something to say: an answer to a KeyUpdate
+        return len(plaintext)
 
-        Raises TlsError when a record is damaged.
-        """
-        if self._early:
-            data, self._early = self._early[:size_max], self._early[size_max:]
-            return data
-        while not self._ended:
-            plaintext = self._engine.read(size_max)
-            if plaintext is None:
-                await self._take()
-                continue
-            self._ended = not plaintext
-            return plaintext
-        return b""
-
-    def unread(self, data: bytes) -> None:
-        """Put bytes back: ``receive`` returns them first."""
-        self._early = data + self._early
-
-    async def send(self, data: bytes | memoryview) -> None:
-        """Encrypt and write all of it."""
+    def give(self, data: memoryview) -> int:
+        """Encrypt all of it, unless earlier ciphertext still waits."""
+        self.flush()
+        if self._ciphertext:
+            return 0
         self._engine.write(data)
-        await self._flush()
+        self.flush()
+        return len(data)
 
-    async def send_end(self) -> None:
+    def flush(self) -> None:
+        """Write ciphertext to the socket, as much as it takes."""
+        self._ciphertext += self._engine.ciphertext_to_send()
+        while self._ciphertext:
+            try:
+                self._ciphertext = self._ciphertext[self.sock.send(self._ciphertext) :]
+            except (BlockingIOError, InterruptedError):
+                return
+
+    def end(self) -> None:
         """Send close_notify and a FIN."""
         self._engine.close_notify()
         with contextlib.suppress(OSError):
-            await self._flush()
-        await self._below.send_end()
+            self.flush()
+            self.sock.shutdown(socket.SHUT_WR)
 
-    def close(self) -> None:
-        """Let go of the socket at once."""
-        self._below.close()
-
-    async def _take(self) -> None:
-        """Bring ciphertext from the socket into the engine."""
-        if ciphertext := await self._below.receive(RECEIVE_BYTES):
-            self._engine.receive_ciphertext(ciphertext)
+    def _read_ciphertext(self, room: memoryview) -> bool:
+        """Give the engine what the socket has; return whether that was anything."""
+        try:
+            count = self.sock.recv_into(room)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            count = 0
+        if count:
+            self._engine.receive_ciphertext(bytes(room[:count]))
         else:
             self._engine.receive_eof()
-
-    async def _flush(self) -> None:
-        if ciphertext := self._engine.ciphertext_to_send():
-            await self._below.send(ciphertext)
+        return True

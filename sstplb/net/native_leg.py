@@ -28,20 +28,17 @@ def client_leg(below: PlainLeg, context: Context, server_name: str | None) -> Se
     return TlsLeg(below, Engine.client(context, server_name))
 
 
-class NativeLeg:
-    """A leg under TLS. Takes over the socket, and what was put back, of the plain leg below."""
+class NativeLeg(SecureLeg):
+    """A leg under TLS by the system's OpenSSL."""
 
     def __init__(
         self, below: PlainLeg, context: NativeContext, server_name: str | None = None
     ) -> None:
-        self.sock: socket.socket = below.sock
-        self._below = below
+        super().__init__(below)
         self._connection = NativeConnection(
             context, self.sock.fileno(), early=below.early, server_name=server_name
         )
         below.early = b""
-        self._early = b""
-        self._closed = False
 
     @property
     def info(self) -> TlsInfo:
@@ -54,53 +51,30 @@ class NativeLeg:
             try:
                 self._connection.handshake()
             except WouldBlockError as block:
-                await self._wait(block)
+                ready = self.readiness
+                await (ready.writable() if block.for_writing else ready.readable())
             else:
                 return
 
-    async def receive(self, size_max: int) -> bytes:
-        """Return what has come and could be decrypted, waiting for the first byte.
+    def take(self, into: memoryview) -> int | None:
+        """Read and decrypt every record that is waiting."""
+        return self._connection.read(into)
 
-        Raises TlsError when a record is damaged.
-        """
-        while True:
-            if self._early:
-                data, self._early = self._early[:size_max], self._early[size_max:]
-                return data
-            plaintext = self._connection.read()
-            if plaintext is None:
-                await self._below.readiness.readable()
-            elif len(plaintext) <= size_max:
-                return plaintext
-            else:
-                self._early = plaintext
+    def give(self, data: memoryview) -> int:
+        """Encrypt and write what the socket takes."""
+        return self._connection.write(data)
 
-    def unread(self, data: bytes) -> None:
-        """Put bytes back: ``receive`` returns them first."""
-        self._early = data + self._early
-
-    async def send(self, data: bytes | memoryview) -> None:
-        """Encrypt and write all of it, waiting whenever the kernel is full."""
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[self._connection.write(rest) :]
-            except WouldBlockError as block:
-                await self._wait(block)
-
-    async def send_end(self) -> None:
+    def end(self) -> None:
         """Send close_notify and a FIN."""
         self._connection.close_notify()
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
 
+    def rest(self) -> None:
+        """Give back what only a busy call needs; the next bytes bring it back."""
+        self._connection.rest()
+
     def close(self) -> None:
         """Let go of the socket at once."""
-        if not self._closed:
-            self._closed = True
-            self._connection.close()  # before its descriptor can become somebody else's
-            self._below.close()
-
-    async def _wait(self, block: WouldBlockError) -> None:
-        ready = self._below.readiness
-        await (ready.writable() if block.for_writing else ready.readable())
+        self._connection.close()  # before its descriptor can become somebody else's
+        super().close()

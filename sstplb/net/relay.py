@@ -1,15 +1,20 @@
-"""The relay: two pumps, one each way, and a watch for silence.
+"""The relay: two pumps, one each way, and a limit to silence.
 
-A pump takes what one leg has and gives it to the other, no faster than the other takes it:
-back-pressure is simply that nothing is received while a send waits. When its source ends, the
-pump ends its sink (half-close) and is done; the call is over when both pumps are, or when the
-silence lasts too long. Once one direction has ended the shorter ``half_closed_timeout`` counts,
-for a far end that has finished rarely has long to wait.
+Once a call is handed over it may last for days and carry millions of packets, so from here on no
+coroutine runs for it: the event loop calls a pump when its source has something, the pump takes
+it and gives it to the sink, and that is all. Back-pressure is that a pump whose sink is full looks
+at its source no more until the sink is writable. When its source ends, a pump ends its sink
+(half-close) and is done; the call is over when both pumps are, or when the silence lasts too long.
+Once one direction has ended the shorter ``half_closed_timeout`` counts, for a far end that has
+finished rarely has long to wait.
 
-Between two plain legs the bytes need never enter this process: ``splice(2)`` moves them from
-socket to pipe to socket inside the kernel. That halves the cost of bulk; for a few small packets
-a plain ``recv`` and ``send`` cost the same and hold no pipe, so a pump borrows a pipe only when
-what arrives is large, and gives it back when it runs dry.
+All calls of a process share one buffer (``Transit``): what a sink does not take at once, and only
+that, is copied and kept by the pump, so an idle call holds no buffer at all.
+
+Between two plain legs bytes need never enter this process: ``splice(2)`` moves them from socket
+to pipe to socket inside the kernel. That halves the cost of bulk; for a few small packets a plain
+read and write cost the same and hold no pipe, so a pump borrows a pipe only when what arrives is
+large, and keeps it until a wake-up brings little.
 
 Deliberately not here: what the bytes mean. A terminating session passes ``seen`` callbacks, and
 the relay calls them with each chunk before it is sent on; it never changes a byte.
@@ -17,22 +22,31 @@ the relay calls them with each chunk before it is sent on; it never changes a by
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sstplb.errors import TlsError
-from sstplb.net.leg import Leg, PlainLeg
+from sstplb.net.leg import RECEIVE_BYTES, Leg, PlainLeg
 
 PIPE_BYTES = 1 << 20
 """What a pipe is asked to hold; without privilege the kernel may grant less."""
 BULK_BYTES = 16384
 """A plain read at least this large is followed by splicing."""
-PIPES_MAX = 64
-"""Idle pipes that are kept; a pipe holds two descriptors, and pages only while it is filled."""
+PIPES_MAX = 128
+"""Pipes of the whole process, lent or idle; a pipe holds two descriptors, and pages only while it
+is filled. A pump that gets none copies."""
+BUFFER_BYTES_MIN = 2 * RECEIVE_BYTES
+"""With less a TLS leg could not read two records at once, and would not tell of the second."""
+BITES_MAX = 4
+"""How often a pump bites before the loop may look at others."""
+REST_S = 30.0
+"""A leg that was silent for so long gives back what only a busy one needs."""
 
-Seen = Callable[[bytes], None]
+Seen = Callable[[memoryview], bool]
+"""Looks at a chunk, keeps nothing of it, and returns whether it wants to see more."""
 
 
 class IdleTooLongError(Exception):
@@ -68,33 +82,51 @@ class Flow:
     """The direction whose source finished first; None: neither has."""
 
 
-class Pipes:
-    """Pipes for splicing, used again and again. One for the whole process."""
+class Transit:
+    """What all relays of a process share: a buffer, and pipes to splice through."""
 
     def __init__(self) -> None:
+        self._buffer = memoryview(bytearray(BUFFER_BYTES_MIN))
         self._idle: list[tuple[int, int]] = []
+        self._lent = 0
+
+    def buffer(self, size: int) -> memoryview:
+        """Return the buffer, at least ``size`` bytes of it. What is in it lasts until the next."""
+        size = max(size, BUFFER_BYTES_MIN)
+        if len(self._buffer) < size:
+            self._buffer = memoryview(bytearray(size))
+        return self._buffer[:size]
 
     def borrow(self) -> tuple[int, int]:
-        """Return (read end, write end) of an empty pipe. Raises OSError: out of descriptors."""
+        """Return (read end, write end) of an empty pipe. Raises OSError when there is none."""
         if self._idle:
+            self._lent += 1
             return self._idle.pop()
+        if self._lent >= PIPES_MAX:
+            raise OSError(errno.EMFILE, "all pipes are in use")
         pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         with contextlib.suppress(OSError):
             fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self._lent += 1
         return pipe
 
     def give_back(self, pipe: tuple[int, int], *, empty: bool) -> None:
         """Keep an empty pipe for the next; one with bytes in it must never be used again."""
-        if empty and len(self._idle) < PIPES_MAX:
+        self._lent -= 1
+        if empty:
             self._idle.append(pipe)
         else:
-            os.close(pipe[0])
-            os.close(pipe[1])
+            _close(pipe)
 
     def close(self) -> None:
         """Close the idle pipes."""
         while self._idle:
-            self.give_back(self._idle.pop(), empty=False)
+            _close(self._idle.pop())
+
+
+def _close(pipe: tuple[int, int]) -> None:
+    os.close(pipe[0])
+    os.close(pipe[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +143,7 @@ async def relay(
     backend: Leg,
     flow: Flow,
     limits: RelayLimits,
-    pipes: Pipes,
+    transit: Transit,
     *,
     seen_inward: Seen | None = None,
     seen_outward: Seen | None = None,
@@ -121,117 +153,255 @@ async def relay(
     Raises IdleTooLongError after too long a silence, and LegFailedError when a record is damaged.
     ``flow`` is kept up to date while it runs. Does not close the legs.
     """
-    inward = _Pump(client, backend, flow, flow.inward, limits.chunk_bytes, pipes, seen_inward)
-    outward = _Pump(backend, client, flow, flow.outward, limits.chunk_bytes, pipes, seen_outward)
+    whole = _Relay(flow, limits, transit)
+    inward = _Pump(whole, client, backend, flow.inward, seen_inward)
+    outward = _Pump(whole, backend, client, flow.outward, seen_outward)
+    whole.pumps = (inward, outward)
     try:
-        async with asyncio.TaskGroup() as pumps:
-            tasks = (
-                pumps.create_task(inward.run(), name="pump inward"),
-                pumps.create_task(outward.run(), name="pump outward"),
-            )
-            watch = pumps.create_task(_watch_silence(flow, limits), name="silence")
-            for task in tasks:
-                task.add_done_callback(lambda _: all(t.done() for t in tasks) and watch.cancel())
-    except ExceptionGroup as group:
-        # One reason is enough; and what is raised inside ``except*`` would be a group again.
-        raise group.exceptions[0] from None
+        whole.watch_silence()
+        inward.begin()
+        outward.begin()
+        await whole.finished
+    finally:
+        whole.stop()
 
 
-async def _watch_silence(flow: Flow, limits: RelayLimits) -> None:
-    """Sleep until the silence could be too long; look; sleep again."""
-    loop = asyncio.get_running_loop()
-    while True:
-        half_closed = flow.inward.ended or flow.outward.ended
+class _Relay:
+    """What the two pumps of a call share."""
+
+    __slots__ = (
+        "_silence", "buffer", "finished", "flow", "limits", "loop", "pumps", "transit",
+    )  # fmt: skip
+
+    def __init__(self, flow: Flow, limits: RelayLimits, transit: Transit) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.flow, self.limits, self.transit = flow, limits, transit
+        self.buffer = transit.buffer(limits.chunk_bytes)
+        self.finished: asyncio.Future[None] = self.loop.create_future()
+        self.pumps: tuple[_Pump, ...] = ()
+        self._silence: asyncio.TimerHandle | None = None
+
+    def watch_silence(self) -> None:
+        """Look how long it has been silent; look again when it could be too long."""
+        half_closed = self.flow.inward.ended or self.flow.outward.ended
+        limits = self.limits
         limit = limits.half_closed_timeout_s if half_closed else limits.idle_timeout_s
-        silent_for = loop.time() - flow.moved_at
+        silent_for = self.loop.time() - self.flow.moved_at
         if silent_for >= limit:
-            raise IdleTooLongError(f"no byte either way for {silent_for:.0f} s (limit {limit:g} s)")
+            self.fail(
+                IdleTooLongError(f"no byte either way for {silent_for:.0f} s (limit {limit:g} s)")
+            )
+            return
+        if silent_for >= REST_S:
+            for pump in self.pumps:
+                pump.rest()
         # A half-close must not have to wait for the longer sleep.
-        await asyncio.sleep(min(limit - silent_for, limits.half_closed_timeout_s))
+        pause = min(limit - silent_for, limits.half_closed_timeout_s)
+        self._silence = self.loop.call_later(pause, self.watch_silence)
+
+    def pump_is_done(self) -> None:
+        """Finish when it was the last."""
+        if self.flow.inward.ended and self.flow.outward.ended and not self.finished.done():
+            self.finished.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        """End the relay with ``error``; the first one counts."""
+        if not self.finished.done():
+            self.finished.set_exception(error)
+
+    def stop(self) -> None:
+        """Let go of the loop, whatever the pumps were doing."""
+        if self._silence is not None:
+            self._silence.cancel()
+        for pump in self.pumps:
+            pump.stop()
+        if self.finished.done() and not self.finished.cancelled():
+            self.finished.exception()  # a failure that came while we were being cancelled
 
 
 class _Pump:
-    """One direction."""
+    """One direction. Its methods are called by the event loop."""
+
+    __slots__ = (
+        "_held", "_meter", "_pipe", "_relay", "_rest", "_seen", "_sink", "_source", "_stopped",
+        "_time",
+    )  # fmt: skip
 
     def __init__(
-        self,
-        source: Leg,
-        sink: Leg,
-        flow: Flow,
-        meter: Meter,
-        chunk_bytes: int,
-        pipes: Pipes,
-        seen: Seen | None,
+        self, relay: _Relay, source: Leg, sink: Leg, meter: Meter, seen: Seen | None
     ) -> None:
-        self.source = source
-        self.sink = sink
-        self.flow = flow
-        self.meter = meter
-        self.chunk_bytes = chunk_bytes
-        self.pipes = pipes
-        self.seen = seen
-        self._loop = asyncio.get_running_loop()
+        self._relay, self._source, self._sink = relay, source, sink
+        self._meter, self._seen = meter, seen
+        self._time = relay.loop.time
+        self._rest = b""
+        """What the sink has not taken yet."""
+        self._pipe: tuple[int, int] | None = None
+        self._held = 0
+        """Bytes in the pipe."""
+        self._stopped = False
 
-    async def run(self) -> None:
-        """Pump until the source ends or the sink is gone."""
+    def begin(self) -> None:
+        """Give what was read too early, then wait for more."""
+        early, self._source.early = self._source.early, b""
+        self._relay.loop.add_reader(self._source.sock.fileno(), self.on_readable)
+        if not early or self._pass_on(memoryview(early)):
+            # TLS may hold more already, of which the socket will not tell.
+            self._relay.loop.call_soon(self.on_readable)
+
+    def rest(self) -> None:
+        """Give back what only a busy pump needs."""
+        self._source.rest()
+        if not self._held:
+            self._give_pipe_back()
+
+    def stop(self) -> None:
+        """Look at the sockets no more."""
+        self._stopped = True
+        loop = self._relay.loop
+        if self._source.sock.fileno() >= 0:
+            loop.remove_reader(self._source.sock.fileno())
+        if self._sink.sock.fileno() >= 0:
+            loop.remove_writer(self._sink.sock.fileno())
+        self._give_pipe_back()
+
+    def on_readable(self) -> None:
+        """Move what the source has."""
+        if self._stopped or self._meter.ended or self._rest or self._held:
+            return
+        source, buffer = self._source, self._relay.buffer
+        size = len(buffer)
         try:
-            if isinstance(self.source, PlainLeg) and isinstance(self.sink, PlainLeg):
-                await self._move_plain(self.source, self.sink)
-            else:
-                await self._copy()
-        except OSError:
-            # The sink is gone. Its own pump sees that as an end; nothing can be delivered here.
-            pass
+            for _ in range(BITES_MAX):
+                if self._pipe is not None:
+                    if self._splice():
+                        continue
+                    return
+                count = source.take(buffer)
+                if count is None:
+                    return
+                if not count:
+                    self._end()
+                    return
+                if not self._pass_on(buffer[:count]):
+                    return
+                if count < size:
+                    return  # that was all there was
         except TlsError as error:
-            raise LegFailedError(self.source, error) from error
-        finally:
-            self.meter.ended = True
-            self.flow.ended_first = self.flow.ended_first or self.meter
-        await self.sink.send_end()
+            self._relay.fail(LegFailedError(source, error))
+        except Exception as error:  # noqa: BLE001 - nothing may get lost in a callback
+            self._relay.fail(error)
+        else:
+            self._relay.loop.call_soon(self.on_readable)
 
-    async def _copy(self) -> None:
-        while chunk := await self.source.receive(self.chunk_bytes):
-            if self.seen is not None:
-                self.seen(chunk)
-            await self.sink.send(chunk)
-            self._moved(len(chunk))
-
-    async def _move_plain(self, source: PlainLeg, sink: PlainLeg) -> None:
-        while chunk := await source.receive(self.chunk_bytes):
-            if self.seen is not None:
-                self.seen(chunk)
-            await sink.send(chunk)
-            self._moved(len(chunk))
-            if len(chunk) >= BULK_BYTES and self.seen is None and not source.early:
-                await self._splice(source, sink)
-
-    async def _splice(self, source: PlainLeg, sink: PlainLeg) -> None:
-        """Splice while bytes keep coming; return when the source has none at the moment."""
+    def on_writable(self) -> None:
+        """Give the sink what waits, then go on reading."""
+        relay, sink = self._relay, self._sink
+        if self._stopped:
+            return
         try:
-            pipe = self.pipes.borrow()
+            if self._held and not self._empty_pipe():
+                return
+            sink.flush()
+            if self._rest and not sink.backlog:
+                self._rest = self._rest[sink.give(memoryview(self._rest)) :]
+                relay.flow.moved_at = self._time()
+            if self._rest or sink.backlog:
+                return
         except OSError:
-            return  # out of descriptors: copying goes on
-        held = 0
+            self._end()
+        except Exception as error:  # noqa: BLE001 - nothing may get lost in a callback
+            relay.fail(error)
+        else:
+            relay.loop.remove_writer(sink.sock.fileno())
+            relay.loop.add_reader(self._source.sock.fileno(), self.on_readable)
+            self.on_readable()
+
+    def _pass_on(self, chunk: memoryview) -> bool:
+        """Give a chunk to the sink; return whether it took all, so that reading may go on."""
+        if self._seen is not None and not self._seen(chunk):
+            self._seen = None
+        sink, count = self._sink, len(chunk)
+        try:
+            given = sink.give(chunk)
+        except OSError:
+            self._end()
+            return False
+        self._meter.bytes += count
+        self._relay.flow.moved_at = self._time()
+        if given < count or sink.backlog:
+            self._rest = bytes(chunk[given:])
+            self._wait_for_sink()
+            return False
+        if count >= BULK_BYTES and self._can_splice():
+            with contextlib.suppress(OSError):  # out of descriptors: copying goes on
+                self._pipe = self._relay.transit.borrow()
+        return True
+
+    def _wait_for_sink(self) -> None:
+        loop = self._relay.loop
+        loop.remove_reader(self._source.sock.fileno())
+        loop.add_writer(self._sink.sock.fileno(), self.on_writable)
+
+    def _end(self) -> None:
+        """Stop: the source has finished, or the sink is gone; nothing more goes this way."""
+        relay, meter = self._relay, self._meter
+        relay.loop.remove_reader(self._source.sock.fileno())
+        relay.loop.remove_writer(self._sink.sock.fileno())
+        self._rest = b""
+        self._give_pipe_back()
+        meter.ended = True
+        relay.flow.ended_first = relay.flow.ended_first or meter
+        self._sink.end()
+        relay.pump_is_done()
+
+    # --- inside the kernel ------------------------------------------------------------------
+
+    def _can_splice(self) -> bool:
+        source, sink = self._source, self._sink
+        return self._seen is None and isinstance(source, PlainLeg) and isinstance(sink, PlainLeg)
+
+    def _splice(self) -> bool:
+        """Move a pipe's worth; return whether to bite again at once."""
+        assert self._pipe is not None
         flags = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
         try:
-            while True:
-                try:
-                    held = os.splice(source.sock.fileno(), pipe[1], PIPE_BYTES, flags=flags)
-                except BlockingIOError:
-                    return
-                if not held:
-                    return  # the end: receive() will see it too
-                while held:
-                    try:
-                        moved = os.splice(pipe[0], sink.sock.fileno(), held, flags=flags)
-                    except BlockingIOError:
-                        await sink.readiness.writable()
-                    else:
-                        held -= moved
-                        self._moved(moved)
-        finally:
-            self.pipes.give_back(pipe, empty=held == 0)
+            self._held = os.splice(
+                self._source.sock.fileno(), self._pipe[1], PIPE_BYTES, flags=flags
+            )
+        except BlockingIOError:
+            self._give_pipe_back()
+            return False
+        except OSError:
+            self._held = 0  # a reset is an ordinary end
+        if not self._held:
+            self._end()
+            return False
+        is_bulk = self._held >= BULK_BYTES
+        if not self._empty_pipe():
+            return False
+        if not is_bulk:
+            self._give_pipe_back()
+        return is_bulk
 
-    def _moved(self, count: int) -> None:
-        self.meter.bytes += count
-        self.flow.moved_at = self._loop.time()
+    def _empty_pipe(self) -> bool:
+        """Move what the pipe holds to the sink; return whether that was all."""
+        assert self._pipe is not None
+        flags = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+        while self._held:
+            try:
+                moved = os.splice(self._pipe[0], self._sink.sock.fileno(), self._held, flags=flags)
+            except BlockingIOError:
+                self._wait_for_sink()
+                return False
+            except OSError:
+                self._end()
+                return False
+            self._held -= moved
+            self._meter.bytes += moved
+            self._relay.flow.moved_at = self._time()
+        return True
+
+    def _give_pipe_back(self) -> None:
+        if self._pipe is not None:
+            self._relay.transit.give_back(self._pipe, empty=self._held == 0)
+            self._pipe, self._held = None, 0

@@ -112,7 +112,7 @@ async def converse(call: Call) -> None:
             backend_leg,
             call.flow,
             RelayLimits(limits.idle_timeout, limits.half_closed_timeout, limits.relay_buffer),
-            call.desk.pipes,
+            call.desk.transit,
             seen_inward=seen_inward,
             seen_outward=seen_outward,
         )
@@ -132,12 +132,17 @@ def _watch(call: Call) -> tuple[Seen | None, Seen | None]:
     hashes = frozenset({served.certificate.sha256, served.certificate.sha1})
     call.watcher = watcher = Watcher(listener.follow, hashes)
 
-    def seen_outward(chunk: bytes) -> None:
+    def seen_inward(chunk: memoryview) -> bool:
+        watcher.from_client(chunk)
+        return not watcher.done
+
+    def seen_outward(chunk: memoryview) -> bool:
         watcher.from_backend(chunk)
         if watcher.is_proven:
             call.did_well()
+        return not watcher.done
 
-    return watcher.from_client, seen_outward
+    return seen_inward, seen_outward
 
 
 def verdict(call: Call) -> tuple[Outcome, str, str]:

@@ -157,11 +157,11 @@ class Watcher:
         """Packets the backend has begun to send."""
         return self._backend.packets
 
-    def from_client(self, data: bytes) -> None:
-        """Look at bytes on their way to the backend."""
+    def from_client(self, data: bytes | memoryview) -> None:
+        """Look at bytes on their way to the backend; nothing of ``data`` itself is kept."""
         self._look(self._client, data)
 
-    def from_backend(self, data: bytes) -> None:
+    def from_backend(self, data: bytes | memoryview) -> None:
         """Look at bytes on their way to the client."""
         self._look(self._backend, data)
         if self.phase is CallPhase.CONNECTED and not self.is_proven:
@@ -169,7 +169,7 @@ class Watcher:
             self.is_proven = since >= PACKETS_AFTER_CONNECTED and self.fault is None
             self.done = self.done or (self.is_proven and self._follow is Follow.OPENING)
 
-    def _look(self, stream: "_Stream", data: bytes) -> None:
+    def _look(self, stream: "_Stream", data: bytes | memoryview) -> None:
         if self.done:
             return
         try:
@@ -267,7 +267,7 @@ class _Stream:
         self._carry = b""
         self._skip = 0
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes | memoryview) -> list[bytes]:
         """Take a chunk, return the payloads of the control packets it completes.
 
         Raises PacketError when there is no header where one must be.
@@ -284,14 +284,16 @@ class _Stream:
                 kind &= _RESERVED_IGNORED
                 least = CONTROL_BYTES_MIN if kind == _CONTROL else HEADER_BYTES
                 if kind not in (_DATA, _CONTROL) or length < least:
-                    raise PacketError(f"expected an SSTP header, got {quote(data[at : at + 4])}")
+                    raise PacketError(
+                        f"expected an SSTP header, got {quote(bytes(data[at : at + 4]))}"
+                    )
                 if kind == _CONTROL:
                     if at + length > end:
                         break
-                    found.append(data[at + HEADER_BYTES : at + length])
+                    found.append(bytes(data[at + HEADER_BYTES : at + length]))
             at += length
             packets += 1
         self.packets += packets
         self._skip = max(0, at - end)
-        self._carry = data[at:]
+        self._carry = bytes(data[at:])
         return found

@@ -1,13 +1,19 @@
 """The native TLS engine: the system's OpenSSL on the socket itself, through cffi.
 
 What makes it cheap is that the bytes cross into Python once per *batch*: ``BIO_f_buffer`` pushed
-on ``BIO_f_ssl`` reads and decrypts every record that is waiting in one call, where ``SSL_read``
-would return after each. Writing, ``SSL_write`` of a whole chunk makes all its records in one call.
+on ``BIO_f_ssl`` (here: the *batch reader*) reads and decrypts every record that is waiting in one
+call, where ``SSL_read`` returns after each. It costs 8 KiB, so a connection has one only from the
+moment that a second record is waiting behind the first, until it has ``rest``. Writing,
+``SSL_write`` of a whole chunk makes all its records in one call.
 
 Ownership, so that everything is freed exactly once: a ``NativeContext`` owns its SSL_CTX; a
-``NativeConnection`` owns its SSL and the two filter BIOs above it; the SSL owns the socket BIOs
+``NativeConnection`` owns its SSL and the batch reader above it; the SSL owns the socket BIOs
 (``SSL_set0_rbio``), which do not own the descriptor. ``close`` frees a connection; one that nobody
 closed (a handshake that failed) is freed with the object.
+
+OpenSSL's queue of errors must be empty before a call whose failure is to be understood. It is
+emptied after each failure of ours; what somebody else may have left there (Python's ``ssl`` shares
+the library) is found out when a call seems to fail: the queue is emptied and the call made again.
 
 The ClientHello has been read off the socket before there is an SSL (its server name chooses the
 context); a memory BIO holds those bytes, and is swapped for the socket once they are used up.
@@ -29,6 +35,9 @@ from sstplb.tls.report import RAGGED_END, after_handshake, sentence_for, transla
 _VERSIONS = ((TlsVersion.TLS12, numbers.TLS12), (TlsVersion.TLS13, numbers.TLS13))
 _SESSION_ID_CONTEXT = b"sstplb"
 VERIFY_FAILED = "certificate verify failed"
+BATCH_BYTES_MIN = 4096
+"""``BIO_f_buffer`` reads into the caller's memory when that is larger, else into its own."""
+_LATER = (numbers.WANT_READ, numbers.WANT_WRITE)
 
 
 class NativeContext:
@@ -158,11 +167,7 @@ class NativeConnection:
         # be somebody else's. Only ``close_notify`` speaks.
         lib.SSL_set_quiet_shutdown(self._ssl, 1)
         self._context = context  # must not be freed before its connections
-        # Read through the filters, write through the SSL: see the module's docstring.
-        tls = lib.BIO_new(lib.BIO_f_ssl())
-        lib.BIO_ctrl(tls, numbers.BIO_SET_SSL, 0, ffi.cast("void *", self._ssl))
-        chain = lib.BIO_push(lib.BIO_new(lib.BIO_f_buffer()), tls)
-        self._reader = chain
+        self._batch_reader: Any = None
         self._early = early
         if early:
             memory = lib.BIO_new_mem_buf(ffi.from_buffer(early), len(early))
@@ -201,41 +206,78 @@ class NativeConnection:
                 raise translate_verify(lib.SSL_get_verify_result(self._ssl))
             raise sentence_for(reasons)
 
-    def read(self) -> bytes | None:
-        """Return every plaintext byte that is there; None: none yet; ``b""``: the end.
+    def read(self, into: memoryview) -> int | None:
+        """Move every plaintext byte that is there, as far as it fits, into ``into``.
 
+        Returns how many bytes; None: none yet; 0: the end. ``into`` holds more than
+        BATCH_BYTES_MIN, for otherwise the batch reader would keep bytes back.
         Raises TlsError when a record is damaged.
         """
+        # The cdata of a buffer is never kept in a variable: a traceback would keep it, and CPython
+        # 3.11 crashes when a memoryview that is lent out is collected as part of a cycle.
+        lib, borrow, size = self._lib, self._ffi.from_buffer, len(into)
+        if self._batch_reader is not None:
+            count: int = lib.BIO_read(self._batch_reader, borrow(into), size)
+        else:
+            count = lib.SSL_read(self._ssl, borrow(into), size)
+            if 0 < count < size - BATCH_BYTES_MIN and lib.SSL_has_pending(self._ssl):
+                self._make_batch_reader()
+                more = lib.BIO_read(self._batch_reader, borrow(into) + count, size - count)
+                count += max(0, more)
+        return count if count > 0 else self._why_no_bytes(count, into)
+
+    def _why_no_bytes(self, count: int, into: memoryview) -> int | None:
+        """Say what a read that brought nothing means: as ``read``."""
+        lib = self._lib
         if self._ended:
-            return b""
+            return 0
         if self._failure is not None:
             raise self._failure
-        lib, openssl = self._lib, self._openssl
-        lib.ERR_clear_error()
-        count = lib.BIO_read(self._reader, openssl.buffer, numbers.READ_BYTES)
-        if count > 0:
-            return bytes(self._ffi.buffer(openssl.buffer, count))
-        if lib.BIO_test_flags(self._reader, numbers.SHOULD_RETRY):
-            if self._memory is not None:
-                self._use_socket()
-                return self.read()
+        if lib.SSL_get_error(self._ssl, count) not in _LATER:
+            reasons = self._openssl.reasons()
+            count = lib.SSL_read(self._ssl, self._ffi.from_buffer(into), len(into))
+            if count > 0:
+                return count
+            if lib.SSL_get_error(self._ssl, count) not in _LATER:
+                return self._note_end(reasons or self._openssl.reasons())
+        if self._memory is None:
             return None
-        failure = after_handshake(self._error())
+        self._use_socket()
+        count = lib.SSL_read(self._ssl, self._ffi.from_buffer(into), len(into))
+        return count if count > 0 else self._why_no_bytes(count, into)
+
+    def _note_end(self, reasons: list[str]) -> int:
+        """Nothing will ever come again: return 0, or raise TlsError when a record is damaged."""
+        self._openssl.reasons()
+        failure = after_handshake(sentence_for(reasons))
         if failure.reason != RAGGED_END:
             self._failure = failure
             raise failure
         self._ended = True
-        return b""
+        return 0
 
     def write(self, data: memoryview) -> int:
-        """Write what the socket takes; return how many bytes. Raises WouldBlockError, OSError."""
-        lib = self._lib
-        lib.ERR_clear_error()
-        count: int = lib.SSL_write(self._ssl, self._ffi.from_buffer(data), len(data))
+        """Write what the socket takes; return how many bytes. Raises OSError when it is gone."""
+        lib, borrow, size = self._lib, self._ffi.from_buffer, len(data)
+        count: int = lib.SSL_write(self._ssl, borrow(data), size)
         if count > 0:
             return count
-        self._raise_blocked(lib.SSL_get_error(self._ssl, count))
-        raise ConnectionResetError(str(self._error()))
+        if lib.SSL_get_error(self._ssl, count) in _LATER:
+            return 0
+        reasons = self._openssl.reasons()
+        count = lib.SSL_write(self._ssl, borrow(data), size)
+        if count > 0:
+            return count
+        if lib.SSL_get_error(self._ssl, count) in _LATER:
+            return 0
+        raise ConnectionResetError(str(sentence_for(reasons or self._openssl.reasons())))
+
+    def rest(self) -> None:
+        """Give back the batch reader, if no record is waiting."""
+        if self._batch_reader is not None and not self._lib.SSL_has_pending(self._ssl):
+            self._free_batch_reader()
+            # Freeing it marked the SSL as shut down both ways, without a word on the wire.
+            self._lib.SSL_set_shutdown(self._ssl, 0)
 
     def close_notify(self) -> None:
         """Say that nothing more will be sent, if the socket takes it."""
@@ -257,9 +299,9 @@ class NativeConnection:
     def close(self) -> None:
         """Free everything now. The connection must not be used again."""
         if self._ssl is not None:
-            self._lib.BIO_free_all(self._reader)  # first: it still looks at the SSL
+            self._free_batch_reader()  # first: it still looks at the SSL
             self._lib.SSL_free(self._ssl)
-            self._ssl = self._reader = None
+            self._ssl = None
 
     def __del__(self) -> None:
         self.close()
@@ -277,6 +319,17 @@ class NativeConnection:
         finally:
             lib.X509_free(certificate)
 
+    def _make_batch_reader(self) -> None:
+        lib = self._lib
+        tls = lib.BIO_new(lib.BIO_f_ssl())
+        lib.BIO_ctrl(tls, numbers.BIO_SET_SSL, 0, self._ffi.cast("void *", self._ssl))
+        self._batch_reader = lib.BIO_push(lib.BIO_new(lib.BIO_f_buffer()), tls)
+
+    def _free_batch_reader(self) -> None:
+        if self._batch_reader is not None:
+            self._lib.BIO_free_all(self._batch_reader)
+            self._batch_reader = None
+
     def _memory_pending(self) -> int:
         pending = self._lib.BIO_ctrl(self._memory, numbers.BIO_PENDING, 0, self._ffi.NULL)
         return int(pending)
@@ -289,7 +342,3 @@ class NativeConnection:
     def _raise_blocked(self, error: int) -> None:
         if error in (numbers.WANT_READ, numbers.WANT_WRITE):
             raise WouldBlockError(for_writing=error == numbers.WANT_WRITE)
-
-    def _error(self) -> TlsError:
-        """Return why the last call failed; an empty queue means that the other side went away."""
-        return sentence_for(self._openssl.reasons())

@@ -36,7 +36,9 @@ SSL *SSL_new(SSL_CTX *); void SSL_free(SSL *);
 long SSL_ctrl(SSL *, int command, long number, const void *pointer);
 void SSL_set_accept_state(SSL *); void SSL_set_connect_state(SSL *);
 void SSL_set0_rbio(SSL *, BIO *); void SSL_set0_wbio(SSL *, BIO *);
-int SSL_do_handshake(SSL *); int SSL_write(SSL *, const void *, int); int SSL_shutdown(SSL *);
+int SSL_do_handshake(SSL *); int SSL_read(SSL *, void *, int); int SSL_has_pending(const SSL *);
+int SSL_write(SSL *, const void *, int); int SSL_shutdown(SSL *);
+void SSL_set_shutdown(SSL *, int mode);
 void SSL_set_quiet_shutdown(SSL *, int mode);
 int SSL_get_error(const SSL *, int result); long SSL_get_verify_result(const SSL *);
 const char *SSL_get_version(const SSL *);
@@ -45,7 +47,7 @@ X509 *SSL_get1_peer_certificate(const SSL *);
 BIO *BIO_new(const void *method); const void *BIO_f_ssl(void); const void *BIO_f_buffer(void);
 BIO *BIO_new_socket(int descriptor, int close); BIO *BIO_new_mem_buf(const void *, int length);
 BIO *BIO_push(BIO *, BIO *); int BIO_free(BIO *); void BIO_free_all(BIO *);
-int BIO_read(BIO *, void *, int); int BIO_test_flags(const BIO *, int);
+int BIO_read(BIO *, void *, int);
 long BIO_ctrl(BIO *, int command, long number, void *pointer);
 void ERR_clear_error(void); unsigned long ERR_get_error(void);
 const char *ERR_reason_error_string(unsigned long);
@@ -71,24 +73,20 @@ KEY_RSA, KEY_EC = 6, 408
 WANT_READ, WANT_WRITE, SYSCALL, ZERO_RETURN = 2, 3, 5, 6
 # BIO_ctrl: BIO_C_SET_SSL, BIO_C_SET_BUF_MEM_EOF_RETURN, BIO_CTRL_PENDING
 BIO_SET_SSL, BIO_SET_EOF_RETURN, BIO_PENDING = 109, 130, 10
-SHOULD_RETRY = 0x08
 
 LIBRARIES = ("libssl.so.3",)
 READ_AHEAD_BYTES = 32768
 """How much OpenSSL takes from the socket at once; without it, two system calls per record."""
-READ_BYTES = 262_144
-"""The most one read brings: every record that is waiting, in one call."""
 
 
 class OpenSsl:
-    """The loaded library, and the one buffer that all reads of this thread share."""
+    """The loaded library."""
 
     def __init__(self) -> None:
         """Load it. Raises OSError when there is none that fits."""
         self.ffi: Any = FFI()
         self.ffi.cdef(_DECLARATIONS)
         self.lib: Any = self.ffi.dlopen(LIBRARIES[0])
-        self.buffer = self.ffi.new("char[]", READ_BYTES)
 
     @property
     def version(self) -> str:

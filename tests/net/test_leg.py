@@ -19,8 +19,8 @@ from sstplb.net.relay import (
     Flow,
     IdleTooLongError,
     LegFailedError,
-    Pipes,
     RelayLimits,
+    Transit,
     relay,
 )
 from sstplb.tls.certificate import load_identity
@@ -173,7 +173,7 @@ def test_the_relay_carries_both_ways_at_once(
             count = 3_000_000 // max(size, 3000)
             up, down = os.urandom(size * count), os.urandom(size * count)
             seen = flow()
-            pipes = Pipes()
+            pipes = Transit()
             relaying = asyncio.create_task(relay(left.far, right.near, seen, LIMITS, pipes))
 
             async def send(leg: Leg, payload: bytes) -> None:
@@ -199,7 +199,7 @@ def test_the_relay_carries_both_ways_at_once(
 def test_the_relay_keeps_the_other_direction_open(kind: str, served: Issued) -> None:
     async def story() -> None:
         async with facing(kind, served) as left, facing(kind, served) as right:
-            relaying = asyncio.create_task(relay(left.far, right.near, flow(), LIMITS, Pipes()))
+            relaying = asyncio.create_task(relay(left.far, right.near, flow(), LIMITS, Transit()))
             await left.near.send(b"question")
             await left.near.send_end()
             assert await everything(right.far) == b"question"
@@ -220,7 +220,7 @@ def test_silence_has_a_limit(half_closed: bool, limit: float, served: Issued) ->
                 await left.near.send_end()
             began = asyncio.get_running_loop().time()
             with pytest.raises(IdleTooLongError, match="no byte either way"):
-                await relay(left.far, right.near, flow(), limits, Pipes())
+                await relay(left.far, right.near, flow(), limits, Transit())
             assert limit * 0.9 <= asyncio.get_running_loop().time() - began < limit + 0.3
 
     play(story)
@@ -230,7 +230,7 @@ def test_silence_has_a_limit(half_closed: bool, limit: float, served: Issued) ->
 def test_a_damaged_record_names_its_leg(kind: str, served: Issued) -> None:
     async def story() -> None:
         async with facing(kind, served) as left, facing("plain", served) as right:
-            relaying = asyncio.create_task(relay(left.far, right.near, flow(), LIMITS, Pipes()))
+            relaying = asyncio.create_task(relay(left.far, right.near, flow(), LIMITS, Transit()))
             await asyncio.sleep(0.01)
             left.near.sock.send(b"\x17\x03\x03\x00\x20" + bytes(32))
             with pytest.raises(LegFailedError) as caught:
@@ -242,7 +242,7 @@ def test_a_damaged_record_names_its_leg(kind: str, served: Issued) -> None:
 
 
 def test_pipes_are_used_again_and_a_dirty_one_never() -> None:
-    pipes = Pipes()
+    pipes = Transit()
     first = pipes.borrow()
     pipes.give_back(first, empty=True)
     assert pipes.borrow() == first
@@ -265,7 +265,9 @@ def test_many_calls_leave_nothing_behind(kind: str, served: Issued) -> None:
         before = open_descriptors()
         for _ in range(250):
             async with facing(kind, served) as left, facing("plain", served) as right:
-                relaying = asyncio.create_task(relay(left.far, right.near, flow(), LIMITS, Pipes()))
+                relaying = asyncio.create_task(
+                    relay(left.far, right.near, flow(), LIMITS, Transit())
+                )
                 await left.near.send(b"x" * 100)
                 assert await right.far.receive(100) == b"x" * 100
                 left.near.close()
