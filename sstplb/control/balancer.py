@@ -39,7 +39,7 @@ class Balancer:
     def __init__(self, prepared: Prepared) -> None:
         self.ledger = Ledger()
         self.admission = Admission(prepared.config.limits)
-        self.transit = Transit()
+        self.transit = Transit(prepared.config.limits.relay_buffer)
         self.listeners: dict[str, Listener] = {}
         """By name, those that accept."""
         self._retired: list[Listener] = []
@@ -66,6 +66,7 @@ class Balancer:
         await self._checker.stop()
         self.plan = lay_out(prepared, self.plan)
         self.admission.reconfigure(prepared.config.limits)
+        self.transit.resize(prepared.config.limits.relay_buffer)
         self._adopt(bound)
         self._checker = Checker(self.plan, self.health_changed)
         await self._checker.start()

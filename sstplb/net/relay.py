@@ -8,8 +8,8 @@ at its source no more until the sink is writable. When its source ends, a pump e
 Once one direction has ended the shorter ``half_closed_timeout`` counts, for a far end that has
 finished rarely has long to wait.
 
-All calls of a process share one buffer (``Transit``): what a sink does not take at once, and only
-that, is copied and kept by the pump, so an idle call holds no buffer at all.
+All calls of a process share one buffer (``Transit``). Only while its sink does not take all a pump
+keeps the buffer for itself, and the others get another; an idle call holds none at all.
 
 Between two plain legs bytes need never enter this process: ``splice(2)`` moves them from socket
 to pipe to socket inside the kernel. That halves the cost of bulk; for a few small packets a plain
@@ -25,6 +25,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -40,13 +41,21 @@ PIPES_MAX = 128
 is filled. A pump that gets none copies."""
 BUFFER_BYTES_MIN = 2 * RECEIVE_BYTES
 """With less a TLS leg could not read two records at once, and would not tell of the second."""
+SPARE_MAX = 16
+"""Buffers that are kept for the next sink that is full."""
+COPY_BYTES_MAX = 4096
+"""As much of a rest is copied rather than its buffer kept."""
 BITES_MAX = 4
 """How often a pump bites before the loop may look at others."""
 REST_S = 30.0
 """A leg that was silent for so long gives back what only a busy one needs."""
 
-Seen = Callable[[memoryview], bool]
-"""Looks at a chunk, keeps nothing of it, and returns whether it wants to see more."""
+Seen = Callable[[memoryview], int]
+"""Looks at a chunk, keeps nothing of it, and returns how large a chunk may be that it still wants
+to see; 0: none any more."""
+
+
+_NOTHING = memoryview(b"")
 
 
 class IdleTooLongError(Exception):
@@ -83,19 +92,31 @@ class Flow:
 
 
 class Transit:
-    """What all relays of a process share: a buffer, and pipes to splice through."""
+    """What all relays of a process share: buffers, and pipes to splice through."""
 
-    def __init__(self) -> None:
-        self._buffer = memoryview(bytearray(BUFFER_BYTES_MIN))
+    def __init__(self, buffer_bytes: int) -> None:
+        self._spare: list[memoryview] = []
         self._idle: list[tuple[int, int]] = []
         self._lent = 0
+        self.resize(buffer_bytes)
 
-    def buffer(self, size: int) -> memoryview:
-        """Return the buffer, at least ``size`` bytes of it. What is in it lasts until the next."""
-        size = max(size, BUFFER_BYTES_MIN)
-        if len(self._buffer) < size:
-            self._buffer = memoryview(bytearray(size))
-        return self._buffer[:size]
+    def resize(self, buffer_bytes: int) -> None:
+        """Use buffers of another size from now on."""
+        self._size = max(buffer_bytes, BUFFER_BYTES_MIN)
+        self.buffer = memoryview(bytearray(self._size))
+        """Where the next bite goes. What is in it lasts until the loop calls the next pump."""
+        self._spare.clear()
+
+    def keep(self) -> memoryview:
+        """Keep the buffer as it is: the next bite goes to another. Return it, for ``done_with``."""
+        kept = self.buffer
+        self.buffer = self._spare.pop() if self._spare else memoryview(bytearray(self._size))
+        return kept
+
+    def done_with(self, buffer: memoryview) -> None:
+        """Take back a buffer that was kept."""
+        if len(buffer) == self._size and len(self._spare) < SPARE_MAX:
+            self._spare.append(buffer)
 
     def borrow(self) -> tuple[int, int]:
         """Return (read end, write end) of an empty pipe. Raises OSError when there is none."""
@@ -131,11 +152,10 @@ def _close(pipe: tuple[int, int]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RelayLimits:
-    """Seconds and bytes a relay keeps to."""
+    """Seconds a relay keeps to."""
 
     idle_timeout_s: float
     half_closed_timeout_s: float
-    chunk_bytes: int
 
 
 async def relay(
@@ -170,13 +190,12 @@ class _Relay:
     """What the two pumps of a call share."""
 
     __slots__ = (
-        "_silence", "buffer", "finished", "flow", "limits", "loop", "pumps", "transit",
+        "_silence", "finished", "flow", "limits", "loop", "pumps", "transit",
     )  # fmt: skip
 
     def __init__(self, flow: Flow, limits: RelayLimits, transit: Transit) -> None:
         self.loop = asyncio.get_running_loop()
         self.flow, self.limits, self.transit = flow, limits, transit
-        self.buffer = transit.buffer(limits.chunk_bytes)
         self.finished: asyncio.Future[None] = self.loop.create_future()
         self.pumps: tuple[_Pump, ...] = ()
         self._silence: asyncio.TimerHandle | None = None
@@ -223,8 +242,8 @@ class _Pump:
     """One direction. Its methods are called by the event loop."""
 
     __slots__ = (
-        "_held", "_meter", "_pipe", "_relay", "_rest", "_seen", "_sink", "_source", "_stopped",
-        "_time",
+        "_held", "_kept", "_meter", "_pipe", "_relay", "_rest", "_seen", "_seen_bytes_max",
+        "_sink", "_source", "_stopped", "_time",
     )  # fmt: skip
 
     def __init__(
@@ -232,9 +251,12 @@ class _Pump:
     ) -> None:
         self._relay, self._source, self._sink = relay, source, sink
         self._meter, self._seen = meter, seen
+        self._seen_bytes_max = 0 if seen is None else sys.maxsize
         self._time = relay.loop.time
-        self._rest = b""
+        self._rest = _NOTHING
         """What the sink has not taken yet."""
+        self._kept: memoryview | None = None
+        """The buffer it lies in, when that is not a copy."""
         self._pipe: tuple[int, int] | None = None
         self._held = 0
         """Bytes in the pipe."""
@@ -262,13 +284,14 @@ class _Pump:
             loop.remove_reader(self._source.sock.fileno())
         if self._sink.sock.fileno() >= 0:
             loop.remove_writer(self._sink.sock.fileno())
+        self._forget_rest()
         self._give_pipe_back()
 
     def on_readable(self) -> None:
         """Move what the source has."""
         if self._stopped or self._meter.ended or self._rest or self._held:
             return
-        source, buffer = self._source, self._relay.buffer
+        source, buffer = self._source, self._relay.transit.buffer
         size = len(buffer)
         try:
             for _ in range(BITES_MAX):
@@ -303,7 +326,7 @@ class _Pump:
                 return
             sink.flush()
             if self._rest and not sink.backlog:
-                self._rest = self._rest[sink.give(memoryview(self._rest)) :]
+                self._rest = self._rest[sink.give(self._rest) :]
                 relay.flow.moved_at = self._time()
             if self._rest or sink.backlog:
                 return
@@ -312,15 +335,16 @@ class _Pump:
         except Exception as error:  # noqa: BLE001 - nothing may get lost in a callback
             relay.fail(error)
         else:
+            self._forget_rest()
             relay.loop.remove_writer(sink.sock.fileno())
             relay.loop.add_reader(self._source.sock.fileno(), self.on_readable)
             self.on_readable()
 
     def _pass_on(self, chunk: memoryview) -> bool:
         """Give a chunk to the sink; return whether it took all, so that reading may go on."""
-        if self._seen is not None and not self._seen(chunk):
-            self._seen = None
         sink, count = self._sink, len(chunk)
+        if count <= self._seen_bytes_max and self._seen is not None:
+            self._seen_bytes_max = self._seen(chunk)
         try:
             given = sink.give(chunk)
         except OSError:
@@ -329,13 +353,25 @@ class _Pump:
         self._meter.bytes += count
         self._relay.flow.moved_at = self._time()
         if given < count or sink.backlog:
-            self._rest = bytes(chunk[given:])
+            self._keep(chunk[given:])
             self._wait_for_sink()
             return False
         if count >= BULK_BYTES and self._can_splice():
             with contextlib.suppress(OSError):  # out of descriptors: copying goes on
                 self._pipe = self._relay.transit.borrow()
         return True
+
+    def _keep(self, rest: memoryview) -> None:
+        if len(rest) > COPY_BYTES_MAX and rest.obj is self._relay.transit.buffer.obj:
+            self._rest, self._kept = rest, self._relay.transit.keep()
+        else:
+            self._rest = memoryview(bytes(rest))
+
+    def _forget_rest(self) -> None:
+        self._rest = _NOTHING
+        if self._kept is not None:
+            self._relay.transit.done_with(self._kept)
+            self._kept = None
 
     def _wait_for_sink(self) -> None:
         loop = self._relay.loop
@@ -347,7 +383,7 @@ class _Pump:
         relay, meter = self._relay, self._meter
         relay.loop.remove_reader(self._source.sock.fileno())
         relay.loop.remove_writer(self._sink.sock.fileno())
-        self._rest = b""
+        self._forget_rest()
         self._give_pipe_back()
         meter.ended = True
         relay.flow.ended_first = relay.flow.ended_first or meter
@@ -357,8 +393,8 @@ class _Pump:
     # --- inside the kernel ------------------------------------------------------------------
 
     def _can_splice(self) -> bool:
-        source, sink = self._source, self._sink
-        return self._seen is None and isinstance(source, PlainLeg) and isinstance(sink, PlainLeg)
+        legs = (self._source, self._sink)
+        return not self._seen_bytes_max and all(isinstance(leg, PlainLeg) for leg in legs)
 
     def _splice(self) -> bool:
         """Move a pipe's worth; return whether to bite again at once."""

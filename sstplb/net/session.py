@@ -111,7 +111,7 @@ async def converse(call: Call) -> None:
             call.client_leg,
             backend_leg,
             call.flow,
-            RelayLimits(limits.idle_timeout, limits.half_closed_timeout, limits.relay_buffer),
+            RelayLimits(limits.idle_timeout, limits.half_closed_timeout),
             call.desk.transit,
             seen_inward=seen_inward,
             seen_outward=seen_outward,
@@ -132,15 +132,15 @@ def _watch(call: Call) -> tuple[Seen | None, Seen | None]:
     hashes = frozenset({served.certificate.sha256, served.certificate.sha1})
     call.watcher = watcher = Watcher(listener.follow, hashes)
 
-    def seen_inward(chunk: memoryview) -> bool:
+    def seen_inward(chunk: memoryview) -> int:
         watcher.from_client(chunk)
-        return not watcher.done
+        return watcher.looks_at_bytes
 
-    def seen_outward(chunk: memoryview) -> bool:
+    def seen_outward(chunk: memoryview) -> int:
         watcher.from_backend(chunk)
         if watcher.is_proven:
             call.did_well()
-        return not watcher.done
+        return watcher.looks_at_bytes
 
     return seen_inward, seen_outward
 

@@ -22,6 +22,7 @@ was echoed, whether the certificate the client saw is the one we served, and wha
 thought of it.
 """
 
+import contextlib
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -105,6 +106,13 @@ PACKETS_AFTER_CONNECTED = 16
 a refusal comes at once, but LCP or IPCP packets may already be on their way before it."""
 
 
+ALL_BYTES = 1 << 62
+"""Larger than any chunk."""
+ENDING_BYTES_MAX = 64
+"""The largest chunk that is looked at once the opening is over: a disconnect or an abort, with
+what TCP may have put together with it. They come alone, for nobody sends data behind them."""
+
+
 class CallPhase(Enum):
     """How far a call has come, seen from the middle."""
 
@@ -144,18 +152,18 @@ class Watcher:
         self.ending: Finding | None = None
         self.is_proven = False
         """The backend accepted the binding: packets flow, and no abort came."""
-        self.done = follow is Follow.OFF
-        """Nothing more is to be learnt: stop calling."""
+        self.looks_at_bytes = 0 if follow is Follow.OFF else ALL_BYTES
+        """The largest chunk still worth showing; 0: none. It only ever becomes less."""
 
     @property
-    def packets_from_client(self) -> int:
-        """Packets the client has begun to send."""
-        return self._client.packets
+    def packets_from_client(self) -> int | None:
+        """Packets the client has begun to send; None when not all were looked at."""
+        return self._client.packets if self.looks_at_bytes == ALL_BYTES else None
 
     @property
-    def packets_from_backend(self) -> int:
-        """Packets the backend has begun to send."""
-        return self._backend.packets
+    def packets_from_backend(self) -> int | None:
+        """Packets the backend has begun to send; None when not all were looked at."""
+        return self._backend.packets if self.looks_at_bytes == ALL_BYTES else None
 
     def from_client(self, data: bytes | memoryview) -> None:
         """Look at bytes on their way to the backend; nothing of ``data`` itself is kept."""
@@ -167,18 +175,38 @@ class Watcher:
         if self.phase is CallPhase.CONNECTED and not self.is_proven:
             since = self._backend.packets - self._connected_at_packet
             self.is_proven = since >= PACKETS_AFTER_CONNECTED and self.fault is None
-            self.done = self.done or (self.is_proven and self._follow is Follow.OPENING)
+            if self.is_proven and self._follow is Follow.OPENING:
+                self.looks_at_bytes = min(self.looks_at_bytes, ENDING_BYTES_MAX)
 
     def _look(self, stream: "_Stream", data: bytes | memoryview) -> None:
-        if self.done:
-            return
+        if self.looks_at_bytes < ALL_BYTES:
+            return self._look_for_ending(stream.side, data)
         try:
             for payload in stream.feed(data):
                 self._read(stream.side, parse_message(payload))
         except PacketError as error:
             sentence = f"the {stream.side}'s SSTP stream is malformed: {error}"
             self._note("malformed_stream", sentence, stream.side)
-            self.done = True
+            self.looks_at_bytes = 0
+
+    def _look_for_ending(self, side: str, data: bytes | memoryview) -> None:
+        """Read a small chunk that consists of whole control packets; anything else is data.
+
+        Where packets begin is no longer known, so it may be a lie told inside a data packet; it
+        would have to be a whole chunk that looks so to the last byte.
+        """
+        if (
+            len(data) > self.looks_at_bytes
+            or data[0] != _CONTROL >> 8
+            or data[1] != _CONTROL & 0xFF
+        ):
+            return
+        stream = _Stream(side)
+        with contextlib.suppress(PacketError):
+            messages = [parse_message(payload) for payload in stream.feed(data)]
+            if stream.is_between_packets:
+                for message in messages:
+                    self._read(side, message)
 
     def _read(self, side: str, message: Message) -> None:
         """Take one control packet into account. Raises PacketError."""
@@ -266,6 +294,11 @@ class _Stream:
         self.packets = 0
         self._carry = b""
         self._skip = 0
+
+    @property
+    def is_between_packets(self) -> bool:
+        """Whether the last packet is complete and the next has not begun."""
+        return not self._carry and not self._skip
 
     def feed(self, data: bytes | memoryview) -> list[bytes]:
         """Take a chunk, return the payloads of the control packets it completes.

@@ -29,7 +29,7 @@ from sstplb.tls.policy import ClientPolicy, ServerPolicy
 from tests.characters import play
 
 KINDS = ["plain", "tls", "native"]
-LIMITS = RelayLimits(idle_timeout_s=5.0, half_closed_timeout_s=2.0, chunk_bytes=65536)
+LIMITS = RelayLimits(idle_timeout_s=5.0, half_closed_timeout_s=2.0)
 
 
 @dataclass
@@ -158,6 +158,10 @@ def test_cancelling_a_receive_loses_nothing(kind: str, served: Issued) -> None:
     play(story)
 
 
+def transit() -> Transit:
+    return Transit(65536)
+
+
 def flow() -> Flow:
     return Flow(asyncio.get_running_loop().time())
 
@@ -173,7 +177,7 @@ def test_the_relay_carries_both_ways_at_once(
             count = 3_000_000 // max(size, 3000)
             up, down = os.urandom(size * count), os.urandom(size * count)
             seen = flow()
-            pipes = Transit()
+            pipes = Transit(65536)
             relaying = asyncio.create_task(relay(left.far, right.near, seen, LIMITS, pipes))
 
             async def send(leg: Leg, payload: bytes) -> None:
@@ -199,7 +203,7 @@ def test_the_relay_carries_both_ways_at_once(
 def test_the_relay_keeps_the_other_direction_open(kind: str, served: Issued) -> None:
     async def story() -> None:
         async with facing(kind, served) as left, facing(kind, served) as right:
-            relaying = asyncio.create_task(relay(left.far, right.near, flow(), LIMITS, Transit()))
+            relaying = asyncio.create_task(relay(left.far, right.near, flow(), LIMITS, transit()))
             await left.near.send(b"question")
             await left.near.send_end()
             assert await everything(right.far) == b"question"
@@ -214,13 +218,13 @@ def test_the_relay_keeps_the_other_direction_open(kind: str, served: Issued) -> 
 @pytest.mark.parametrize(("half_closed", "limit"), [(False, 0.2), (True, 0.1)])
 def test_silence_has_a_limit(half_closed: bool, limit: float, served: Issued) -> None:
     async def story() -> None:
-        limits = RelayLimits(0.2, 0.1, 65536)
+        limits = RelayLimits(0.2, 0.1)
         async with facing("plain", served) as left, facing("plain", served) as right:
             if half_closed:
                 await left.near.send_end()
             began = asyncio.get_running_loop().time()
             with pytest.raises(IdleTooLongError, match="no byte either way"):
-                await relay(left.far, right.near, flow(), limits, Transit())
+                await relay(left.far, right.near, flow(), limits, Transit(65536))
             assert limit * 0.9 <= asyncio.get_running_loop().time() - began < limit + 0.3
 
     play(story)
@@ -230,7 +234,7 @@ def test_silence_has_a_limit(half_closed: bool, limit: float, served: Issued) ->
 def test_a_damaged_record_names_its_leg(kind: str, served: Issued) -> None:
     async def story() -> None:
         async with facing(kind, served) as left, facing("plain", served) as right:
-            relaying = asyncio.create_task(relay(left.far, right.near, flow(), LIMITS, Transit()))
+            relaying = asyncio.create_task(relay(left.far, right.near, flow(), LIMITS, transit()))
             await asyncio.sleep(0.01)
             left.near.sock.send(b"\x17\x03\x03\x00\x20" + bytes(32))
             with pytest.raises(LegFailedError) as caught:
@@ -242,7 +246,7 @@ def test_a_damaged_record_names_its_leg(kind: str, served: Issued) -> None:
 
 
 def test_pipes_are_used_again_and_a_dirty_one_never() -> None:
-    pipes = Transit()
+    pipes = Transit(65536)
     first = pipes.borrow()
     pipes.give_back(first, empty=True)
     assert pipes.borrow() == first
@@ -266,7 +270,7 @@ def test_many_calls_leave_nothing_behind(kind: str, served: Issued) -> None:
         for _ in range(250):
             async with facing(kind, served) as left, facing("plain", served) as right:
                 relaying = asyncio.create_task(
-                    relay(left.far, right.near, flow(), LIMITS, Transit())
+                    relay(left.far, right.near, flow(), LIMITS, transit())
                 )
                 await left.near.send(b"x" * 100)
                 assert await right.far.receive(100) == b"x" * 100

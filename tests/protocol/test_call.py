@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from sstplb.config.schema import Follow
 from sstplb.protocol import binding, packet
 from sstplb.protocol.call import (
+    ALL_BYTES,
     CLIENT_RECEIVES,
+    ENDING_BYTES_MAX,
     PACKETS_AFTER_CONNECTED,
     SERVER_RECEIVES,
     CallPhase,
@@ -16,12 +18,13 @@ from sstplb.protocol.call import (
     Watcher,
 )
 from sstplb.protocol.packet import CryptoBinding, StatusInfo
-from sstplb.protocol.registry import AttributeId, HashProtocol, Status
+from sstplb.protocol.registry import AttributeId, HashProtocol, MessageType, Status
 
 NONCE = bytes(range(32))
 SERVED = binding.certificate_hash(HashProtocol.SHA256, b"our leaf")
 DATA = packet.data_packet(b"\xff\x03\x00\x21" + bytes(1400))
 REFUSAL = packet.abort(StatusInfo(AttributeId.CRYPTO_BINDING, Status.VALUE_NOT_SUPPORTED)).encode()
+ECHO = packet.Message(MessageType.ECHO_REQUEST).encode()
 ACK = packet.connect_ack(NONCE, 3).encode()
 
 
@@ -95,22 +98,33 @@ def test_a_refused_binding_is_named_with_the_clients_hash() -> None:
 def test_following_the_opening_only_still_sees_the_refusal() -> None:
     watcher = opened(Follow.OPENING)
     watcher.from_backend(DATA * (PACKETS_AFTER_CONNECTED - 1))
-    assert not watcher.done
+    assert watcher.looks_at_bytes == ALL_BYTES
     watcher.from_backend(REFUSAL)
     assert watcher.fault is not None
     assert watcher.fault.reason == "binding_refused"
 
 
-def test_following_the_opening_only_is_done_soon_after_it() -> None:
+def test_after_the_opening_only_endings_are_looked_at() -> None:
     watcher = opened(Follow.OPENING)
     watcher.from_backend(DATA * PACKETS_AFTER_CONNECTED)
-    assert watcher.done
+    assert watcher.looks_at_bytes == ENDING_BYTES_MAX
+    assert watcher.packets_from_client is None, "from now on they are not counted"
+    watcher.from_client(DATA * 10)
+    watcher.from_client(b"\x10\x01\x00\x14 a lie in the middle of a packet")
+    watcher.from_client(ECHO)
+    ending = watcher.ending
+    assert ending is None
+    watcher.from_client(packet.disconnect().encode())
+    assert watcher.ending is not None
+    assert watcher.ending.reason == "disconnected_by_client"
 
 
 def test_following_off_looks_at_nothing() -> None:
     watcher = opened(Follow.OFF)
-    assert watcher.done
-    assert watcher.packets_from_client == 0
+    assert watcher.looks_at_bytes == 0
+    watcher.from_client(packet.disconnect().encode())
+    assert watcher.ending is None
+    assert watcher.packets_from_client is None
 
 
 @pytest.mark.parametrize(
