@@ -257,7 +257,11 @@ class NativeConnection:
         return 0
 
     def write(self, data: memoryview) -> int:
-        """Write what the socket takes; return how many bytes. Raises OSError when it is gone."""
+        """Write all of ``data``, and return its length; 0 when the socket is full.
+
+        Then part of it may be on its way: write the same bytes again when the socket is writable.
+        Raises OSError when the other side is gone.
+        """
         lib, borrow, size = self._lib, self._ffi.from_buffer, len(data)
         count: int = lib.SSL_write(self._ssl, borrow(data), size)
         if count > 0:

@@ -60,8 +60,9 @@ SET_READ_AHEAD = 41
 SET_SESSION_CACHE_MODE = 44
 SET_SERVER_NAME = 55
 SET_MIN_VERSION, SET_MAX_VERSION = 123, 124
-# SSL_MODE_*: partial writes, a buffer that moves, buffers given back when empty
-MODES = 0x1 | 0x2 | 0x10
+# SSL_MODE_*: a buffer that moves, buffers given back when empty. Not partial writes: with them
+# SSL_write returns after each record of 16 KiB.
+MODES = 0x2 | 0x10
 # SSL_OP_*: no compression, no renegotiation, the server's order, a ragged end is an end
 OPTIONS = 1 << 17 | 1 << 30 | 1 << 22 | 1 << 7
 NO_TICKET = 1 << 14
