@@ -17,17 +17,18 @@ Field names are stable and carry their unit; a field that has no value is left o
 ==================  ==============================================================================
 """
 
-from dataclasses import asdict
+from dataclasses import fields
 
-from sstplb.account.record import Record
+from sstplb.account.record import Phases, Record
 
+_PHASES = tuple(field.name for field in fields(Phases))
 _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
 def log_fields(record: Record) -> dict[str, object]:
     """Return a closed record as named values, in a stable order."""
-    phases = {name: _rounded(value) for name, value in asdict(record.phases).items()}
-    fields: dict[str, object | None] = {
+    phases = {name: _rounded(getattr(record.phases, name)) for name in _PHASES}
+    values: dict[str, object | None] = {
         "call": record.id,
         "correlation_id": record.correlation_id,
         "client": _endpoint(record.client),
@@ -49,7 +50,7 @@ def log_fields(record: Record) -> dict[str, object]:
         "reason": record.reason or None,
         "detail": record.detail or None,
     }
-    return {name: value for name, value in fields.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def log_line(record: Record) -> str:

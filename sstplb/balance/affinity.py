@@ -18,11 +18,13 @@ than entries, so this happens only where somebody set the two the other way roun
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from sstplb.config.schema import Affinity
 
 
+@lru_cache(maxsize=4096)  # a call asks for it four times
 def client_network(host: str, prefix_v4: int, prefix_v6: int) -> bytes:
     """Return the network of a client address: 4 or 16 bytes, those beyond the prefix zero.
 

@@ -593,6 +593,10 @@ class PoolTls(Model):
     the first name in the certificate we serve (both sides hold the same one)."""
     min_version: Version = TlsVersion.TLS12
     """The oldest version spoken to a backend."""
+    session_resumption: bool = True
+    """Whether a session with a backend is resumed, which saves both sides most of a handshake.
+    Checks never resume: a certificate that was renewed is seen by the next one, and the sessions
+    with the old one are forgotten. The native engine only."""
     same_certificate: MismatchPolicy = MismatchPolicy.REFUSE
     """The same-certificate rule: ``refuse`` a backend whose leaf differs from ours, ``warn``
     or ``off``. A different one makes every call fail after authentication."""

@@ -138,6 +138,8 @@ class Checker:
         """Note the leaf a probe saw; say so when it is news, and when it does not match."""
         before, backend.leaf_sha256 = backend.leaf_sha256, leaf_sha256(der)
         if backend.leaf_sha256 != before:
+            if checks.policy is not None:
+                checks.policy.sessions.clear()  # they were made with the old certificate
             _say_mismatch(checks, backend, backend.leaf_sha256)
 
 

@@ -91,8 +91,11 @@ class Call:
     @property
     def comes_through_proxy(self) -> bool:
         """Whether a trusted proxy stands before us, and will say who is really calling."""
+        networks = self.service.listener.proxy_protocol_from
+        if not networks:
+            return False
         host = ip_address(self.client_address[0])
-        return any(host in network for network in self.service.listener.proxy_protocol_from)
+        return any(host in network for network in networks)
 
     def admit(self) -> None:
         """Take a place among all calls. Raises LimitReachedError.

@@ -30,6 +30,9 @@ class Way:
     preface: bytes = b""
     """A PROXY protocol preface, or nothing."""
     keepalive_s: float = 0.0
+    resumes: bool = False
+    """Whether an earlier TLS session may be resumed. A check never does: it is to see the
+    certificate that the backend has now."""
 
 
 async def dial(way: Way) -> Leg:
@@ -63,7 +66,9 @@ async def dial(way: Way) -> Leg:
 async def _secure(plain: PlainLeg, way: Way, policy: ClientPolicy) -> Leg:
     """Shake hands as a client, and verify who answered."""
     name = way.server_name
-    leg = client_leg(plain, policy.context, name if name and not tcp.is_address(name) else None)
+    sni = name if name and not tcp.is_address(name) else None
+    sessions = policy.sessions if way.resumes else None
+    leg = client_leg(plain, policy.context, sni, sessions)
     try:
         await leg.handshake()
         policy.check(leg.info, name)

@@ -156,6 +156,7 @@ def _way(call: Call, route: Route, backend: Backend) -> Way:
         transparent=config.transparent_source,
         preface=encode(call.client_address, call.local_address) if encode else b"",
         keepalive_s=limits.tcp_keepalive,
+        resumes=config.tls.session_resumption,
     )
 
 

@@ -7,10 +7,10 @@ for the leg is to wait when it says so. Same rules as every leg (``leg.py``).
 import contextlib
 import socket
 
-from sstplb.net.leg import PlainLeg, SecureLeg, TlsLeg
+from sstplb.net.leg import RECEIVE_BYTES, PlainLeg, SecureLeg, TlsLeg
 from sstplb.tls.engine import Engine
 from sstplb.tls.info import TlsInfo
-from sstplb.tls.native import NativeConnection, NativeContext, WouldBlockError
+from sstplb.tls.native import NativeConnection, NativeContext, Sessions, WouldBlockError
 from sstplb.tls.policy import Context
 
 
@@ -21,10 +21,18 @@ def server_leg(below: PlainLeg, context: Context) -> SecureLeg:
     return TlsLeg(below, Engine.server(context))
 
 
-def client_leg(below: PlainLeg, context: Context, server_name: str | None) -> SecureLeg:
-    """Return the client's side of TLS over a leg; ``server_name`` is sent as SNI."""
+def client_leg(
+    below: PlainLeg,
+    context: Context,
+    server_name: str | None,
+    sessions: Sessions | None = None,
+) -> SecureLeg:
+    """Return the client's side of TLS over a leg; ``server_name`` is sent as SNI.
+
+    With ``sessions`` an earlier session with the same place is resumed, if the engine can.
+    """
     if isinstance(context, NativeContext):
-        return NativeLeg(below, context, server_name)
+        return NativeLeg(below, context, server_name, sessions)
     return TlsLeg(below, Engine.client(context, server_name))
 
 
@@ -32,11 +40,21 @@ class NativeLeg(SecureLeg):
     """A leg under TLS by the system's OpenSSL."""
 
     def __init__(
-        self, below: PlainLeg, context: NativeContext, server_name: str | None = None
+        self,
+        below: PlainLeg,
+        context: NativeContext,
+        server_name: str | None = None,
+        sessions: Sessions | None = None,
     ) -> None:
         super().__init__(below)
+        self._sessions = sessions
+        self._place = (self.sock.getpeername(), server_name) if sessions is not None else None
         self._connection = NativeConnection(
-            context, self.sock.fileno(), early=below.early, server_name=server_name
+            context,
+            self.sock.fileno(),
+            early=below.early,
+            server_name=server_name,
+            session=sessions.get(self._place) if sessions is not None else None,
         )
         below.early = b""
 
@@ -44,6 +62,11 @@ class NativeLeg(SecureLeg):
     def info(self) -> TlsInfo:
         """What TLS agreed on; after the handshake."""
         return self._connection.info
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether an earlier session was resumed; after the handshake."""
+        return self._connection.is_resumed
 
     async def handshake(self) -> None:
         """Shake hands. Raises TlsError with a sentence that says what failed."""
@@ -55,6 +78,16 @@ class NativeLeg(SecureLeg):
                 await (ready.writable() if block.for_writing else ready.readable())
             else:
                 return
+
+    async def receive(self, size_max: int = RECEIVE_BYTES) -> bytes:
+        """Receive, and keep the session that came with it; the first data brings the ticket."""
+        data = await super().receive(size_max)
+        if self._sessions is not None and data:
+            session = self._connection.session
+            if session is not None:
+                self._sessions.put(self._place, session)
+                self._sessions = None
+        return data
 
     def take(self, into: memoryview) -> int | None:
         """Read and decrypt every record that is waiting."""

@@ -6,8 +6,7 @@ waits in the leg until there is a backend to give it to.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 from sstplb.errors import (
     CallError,
@@ -26,14 +25,27 @@ from sstplb.protocol.proxy import PrefaceReader
 from sstplb.tls.hello import ClientHello, HelloReader
 
 
-@asynccontextmanager
-async def deadline(seconds: float, late: CallError) -> AsyncIterator[None]:
-    """Give the steps within ``seconds``; raise ``late`` when they take longer."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise late from None
+class deadline:  # noqa: N801 - reads as what it is: async with deadline(...)
+    """Gives the steps within ``seconds``; raises ``late`` when they take longer."""
+
+    __slots__ = ("_late", "_timeout")
+
+    def __init__(self, seconds: float, late: CallError) -> None:
+        self._timeout, self._late = asyncio.timeout(seconds), late
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise self._late from None
 
 
 async def take_preface(call: Call) -> None:

@@ -10,6 +10,7 @@ import os
 import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,7 +38,7 @@ PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 """The keys Windows clients and servers can use."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Certificate:
     """A server's certificate and the intermediates it is sent with."""
 
@@ -45,17 +46,19 @@ class Certificate:
     intermediates: tuple[x509.Certificate, ...] = ()
     path: Path | None = None
 
-    @property
+    # Each call asks for these; they never change.
+
+    @cached_property
     def leaf_der(self) -> bytes:
         """The DER of the leaf: what SSTP hashes."""
         return self.leaf.public_bytes(serialization.Encoding.DER)
 
-    @property
+    @cached_property
     def sha256(self) -> bytes:
         """SHA-256 of the leaf's DER, 32 bytes."""
         return leaf_sha256(self.leaf_der)
 
-    @property
+    @cached_property
     def sha1(self) -> bytes:
         """SHA-1 of the leaf's DER, 20 bytes (Windows' thumbprint)."""
         return hashlib.sha1(self.leaf_der).digest()  # noqa: S324 - [MS-SSTP] 2.2.7 names it
@@ -65,7 +68,7 @@ class Certificate:
         """The subject as RFC 4514 text."""
         return self.leaf.subject.rfc4514_string()
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The DNS names and IP addresses it is valid for (its SANs)."""
         try:

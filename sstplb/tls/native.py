@@ -19,6 +19,7 @@ The ClientHello has been read off the socket before there is an SSL (its server 
 context); a memory BIO holds those bytes, and is swapped for the socket once they are used up.
 """
 
+from collections import OrderedDict
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
@@ -37,6 +38,8 @@ _SESSION_ID_CONTEXT = b"sstplb"
 VERIFY_FAILED = "certificate verify failed"
 BATCH_BYTES_MIN = 4096
 """``BIO_f_buffer`` reads into the caller's memory when that is larger, else into its own."""
+SESSIONS_MAX = 1000
+"""Places a pool keeps a session with; backends are fewer."""
 _LATER = (numbers.WANT_READ, numbers.WANT_WRITE)
 
 
@@ -77,6 +80,8 @@ class NativeContext:
         if settings.session_resumption:
             context._control(numbers.SET_SESSION_CACHE_MODE, numbers.SESSION_CACHE_SERVER)
             lib.SSL_CTX_set_timeout(pointer, round(settings.session_lifetime))
+            # Each costs CPU, and a client gets another with each call it resumes.
+            lib.SSL_CTX_set_num_tickets(pointer, 1)
         else:
             context._control(numbers.SET_SESSION_CACHE_MODE, numbers.SESSION_CACHE_OFF)
             lib.SSL_CTX_set_options(pointer, numbers.NO_TICKET)
@@ -136,6 +141,28 @@ class NativeContext:
         )
 
 
+class Sessions:
+    """Sessions that may be resumed, one for each place that was connected to."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[object, Any] = OrderedDict()
+
+    def get(self, place: object) -> Any:
+        """Return the session with ``place``, or None."""
+        return self._held.get(place)
+
+    def put(self, place: object, session: Any) -> None:
+        """Keep the latest session with ``place``."""
+        self._held[place] = session
+        self._held.move_to_end(place)
+        if len(self._held) > SESSIONS_MAX:
+            self._held.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._held.clear()
+
+
 class WouldBlockError(Exception):
     """The socket has nothing, or takes nothing, at the moment."""
 
@@ -154,8 +181,12 @@ class NativeConnection:
         *,
         early: bytes = b"",
         server_name: str | None = None,
+        session: Any = None,
     ) -> None:
-        """Prepare for the handshake; ``early`` was read off the descriptor before."""
+        """Prepare for the handshake.
+
+        ``early`` was read off the descriptor before; ``session`` is one to resume.
+        """
         openssl = context.openssl
         lib, ffi = openssl.lib, openssl.ffi
         self._openssl, self._lib, self._ffi = openssl, lib, ffi
@@ -184,6 +215,8 @@ class NativeConnection:
             lib.SSL_set_connect_state(self._ssl)
             if server_name:
                 lib.SSL_ctrl(self._ssl, numbers.SET_SERVER_NAME, 0, server_name.encode("ascii"))
+            if session is not None:
+                lib.SSL_set_session(self._ssl, session)
 
     def handshake(self) -> None:
         """Go on shaking hands. Raises WouldBlockError, or TlsError."""
@@ -293,6 +326,23 @@ class NativeConnection:
         lib.ERR_clear_error()
 
     @property
+    def session(self) -> Any:
+        """A session that can be resumed, or None.
+
+        In TLS 1.3 there is one once the server's ticket has been read, after the handshake.
+        """
+        session = self._lib.SSL_get1_session(self._ssl)
+        if not session:
+            return None
+        held = self._ffi.gc(session, self._lib.SSL_SESSION_free)
+        return held if self._lib.SSL_SESSION_is_resumable(held) else None
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether an earlier session was resumed; after the handshake."""
+        return bool(self._lib.SSL_session_reused(self._ssl))
+
+    @property
     def info(self) -> TlsInfo:
         """What was agreed; after the handshake."""
         lib, ffi = self._lib, self._ffi
@@ -304,6 +354,8 @@ class NativeConnection:
         """Free everything now. The connection must not be used again."""
         if self._ssl is not None:
             self._free_batch_reader()  # first: it still looks at the SSL
+            # Else OpenSSL takes the abrupt end for an attack, and never resumes the session.
+            self._lib.SSL_set_shutdown(self._ssl, numbers.SHUTDOWN_BOTH)
             self._lib.SSL_free(self._ssl)
             self._ssl = None
 

@@ -14,7 +14,7 @@ from cffi import FFI
 
 _DECLARATIONS = """
 typedef struct ssl_ctx_st SSL_CTX; typedef struct ssl_st SSL; typedef struct bio_st BIO;
-typedef struct x509_st X509;
+typedef struct x509_st X509; typedef struct ssl_session_st SSL_SESSION;
 unsigned long OpenSSL_version_num(void);
 const void *TLS_server_method(void); const void *TLS_client_method(void);
 SSL_CTX *SSL_CTX_new(const void *method); void SSL_CTX_free(SSL_CTX *);
@@ -44,6 +44,10 @@ int SSL_get_error(const SSL *, int result); long SSL_get_verify_result(const SSL
 const char *SSL_get_version(const SSL *);
 const void *SSL_get_current_cipher(const SSL *); const char *SSL_CIPHER_get_name(const void *);
 X509 *SSL_get1_peer_certificate(const SSL *);
+int SSL_CTX_set_num_tickets(SSL_CTX *, size_t);
+SSL_SESSION *SSL_get1_session(SSL *); int SSL_set_session(SSL *, SSL_SESSION *);
+int SSL_SESSION_is_resumable(const SSL_SESSION *); void SSL_SESSION_free(SSL_SESSION *);
+int SSL_session_reused(const SSL *);
 BIO *BIO_new(const void *method); const void *BIO_f_ssl(void); const void *BIO_f_buffer(void);
 BIO *BIO_new_socket(int descriptor, int close); BIO *BIO_new_mem_buf(const void *, int length);
 BIO *BIO_push(BIO *, BIO *); int BIO_free(BIO *); void BIO_free_all(BIO *);
@@ -68,6 +72,7 @@ OPTIONS = 1 << 17 | 1 << 30 | 1 << 22 | 1 << 7
 NO_TICKET = 1 << 14
 SESSION_CACHE_OFF, SESSION_CACHE_SERVER = 0, 2
 VERIFY_PEER = 1
+SHUTDOWN_BOTH = 3
 TLS12, TLS13 = 0x0303, 0x0304
 KEY_RSA, KEY_EC = 6, 408
 # SSL_get_error

@@ -28,7 +28,7 @@ from sstplb.config.schema import ListenerTls, PoolTls, TlsVersion, Verify
 from sstplb.errors import CertificateError, TlsError
 from sstplb.tls.certificate import Certificate, Identity
 from sstplb.tls.info import TlsInfo
-from sstplb.tls.native import NativeContext
+from sstplb.tls.native import SESSIONS_MAX, NativeContext, Sessions
 from sstplb.tls.openssl import OpenSsl
 
 Context = SSL.Context | NativeContext
@@ -95,6 +95,10 @@ class ClientPolicy:
         Raises CertificateError when the CA file cannot be read.
         """
         self._verify = settings.verify or Verify.CA
+        self.sessions = Sessions()
+        """To resume; the native engine fills it."""
+        self._good_names: set[tuple[bytes, str]] = set()
+        """Leaves, and the names they were found to hold: parsing one is not cheap."""
         self._pins = frozenset(bytes.fromhex(pin) for pin in settings.pins)
         self.context: Context = (
             _client_context(settings, self._verify)
@@ -121,7 +125,11 @@ class ClientPolicy:
                     reason="certificate_not_pinned",
                 )
         elif server_name:
-            _check_name(der, server_name)
+            seen = (hashlib.sha256(der).digest(), server_name)
+            if seen not in self._good_names:
+                _check_name(der, server_name)
+                if len(self._good_names) < SESSIONS_MAX:
+                    self._good_names.add(seen)
 
 
 def _client_context(settings: PoolTls, verify: Verify) -> SSL.Context:

@@ -17,7 +17,7 @@ from sstplb.lab.pki import Issued, LabPki
 from sstplb.net.leg import PlainLeg
 from sstplb.net.native_leg import NativeLeg
 from sstplb.tls.certificate import Certificate, Identity, load_identity, now_utc
-from sstplb.tls.native import NativeContext
+from sstplb.tls.native import NativeContext, Sessions
 from sstplb.tls.openssl import OpenSsl
 from sstplb.tls.policy import ClientPolicy
 from tests.characters import play
@@ -60,13 +60,15 @@ async def library_server(issued: Issued) -> AsyncIterator[tuple[str, int]]:
         await server.wait_closed()
 
 
-async def client_leg(address: tuple[str, int], policy: ClientPolicy) -> NativeLeg:
+async def client_leg(
+    address: tuple[str, int], policy: ClientPolicy, sessions: Sessions | None = None
+) -> NativeLeg:
     sock = socket.socket()
     sock.setblocking(False)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(sock, address)
     assert isinstance(policy.context, NativeContext)
-    return NativeLeg(PlainLeg(sock, loop), policy.context, NAME)
+    return NativeLeg(PlainLeg(sock, loop), policy.context, NAME, sessions)
 
 
 @pytest.mark.parametrize("version", list(TlsVersion))
@@ -259,5 +261,47 @@ def test_thousands_of_connections_leave_no_memory_behind(served: Issued) -> None
             await one(number)
         gc.collect()
         assert resident_kib() - before < 4096
+
+    play(story)
+
+
+def test_a_session_with_a_backend_is_resumed_with_the_leaf_remembered(
+    pki: LabPki, served: Issued
+) -> None:
+    async def story() -> None:
+        policy = ClientPolicy(PoolTls(verify=Verify.CA, ca_file=pki.root_path), OpenSsl())
+        resumed: list[bool] = []
+        async with library_server(served) as address:
+            for _ in range(3):
+                leg = await client_leg(address, policy, policy.sessions)
+                await leg.handshake()
+                policy.check(leg.info, NAME)
+                assert leg.info.peer_leaf_der == served.certificate.leaf_der
+                await leg.send(b"echo")
+                assert await leg.receive(100) == b"echo", "the ticket comes before it"
+                resumed.append(leg.is_resumed)
+                if len(resumed) == 2:
+                    policy.sessions.clear()
+                leg.close()
+        assert resumed == [False, True, False]
+
+    play(story)
+
+
+def test_a_leg_that_rested_goes_on(served: Issued) -> None:
+    async def story() -> None:
+        policy = ClientPolicy(PoolTls(verify=Verify.OFF), OpenSsl())
+        async with library_server(served) as address:
+            leg = await client_leg(address, policy)
+            await leg.handshake()
+            for _ in range(3):
+                payload = bytes(100_000)  # many records at once make the batch reader
+                await leg.send(payload)
+                got = 0
+                while got < len(payload):
+                    got += len(await leg.receive(16384))
+                leg.rest()
+                leg.rest()
+            leg.close()
 
     play(story)
