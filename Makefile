@@ -5,8 +5,11 @@ PYTHON := $(VENV)/bin/python
 # Every third-party program the tests run, by Debian package.
 TEST_PACKAGES := sstp-client iproute2
 
+# The balancers that the bench measures ours beside; Envoy comes from PyPI.
+BENCH_PACKAGES := haproxy nginx-light libnginx-mod-stream stunnel4 hitch
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test interop check format docs clean
+.PHONY: help setup demo test interop check format docs bench bench-quick clean
 
 help:  ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +38,12 @@ docs: $(VENV)/ready-run  ## write the configuration reference and conf/full.yaml
 	$(PYTHON) -m sstplb schema --full-yaml > conf/full.yaml
 	$(PYTHON) -m sstplb schema --reference docs/configuration.md
 
+bench: $(VENV)/ready-bench bench-packages  ## cost beside the peers, the whole grid (ARGS="--only offload")
+	$(PYTHON) -m bench run $(ARGS)
+
+bench-quick: $(VENV)/ready-bench bench-packages  ## the same in about three minutes, beside nginx and HAProxy
+	$(PYTHON) -m bench run --quick $(ARGS)
+
 clean:  ## remove what make made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -54,6 +63,14 @@ $(VENV)/ready-run: $(VENV)/bin/python pyproject.toml
 $(VENV)/ready-dev: $(VENV)/bin/python pyproject.toml
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/ready-run
+
+$(VENV)/ready-bench: $(VENV)/bin/python pyproject.toml
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
+	@touch $@ $(VENV)/ready-run $(VENV)/ready-dev
+
+.PHONY: bench-packages
+bench-packages:
+	@sh .ci/need $(BENCH_PACKAGES)
 
 .PHONY: system-packages
 system-packages:

@@ -1,0 +1,1 @@
+"""The bench: what a balancer costs, ours beside the others, in one run on one machine."""

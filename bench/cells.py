@@ -1,0 +1,139 @@
+"""The grid: what is measured, in which unit, and how large a round of it is.
+
+A *cell* is one load in one mode; each proxy gets a figure in each cell it serves. Lower is better
+everywhere.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bench.load import Errand
+from bench.proxies import MODES
+
+
+class Measure(StrEnum):
+    """What a cell's figure is, with its unit."""
+
+    CPU_S_PER_GB = "CPU s/GB"
+    CPU_US_PER_MESSAGE = "CPU µs/message"
+    CPU_MS_PER_CALL = "CPU ms/call"
+    KIB_PER_CALL = "KiB/call"
+    LATENCY_P99_MS = "ms p99"
+    OPENING_P50_MS = "ms to first 200"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the table."""
+
+    mode: str
+    load: str
+    """``bulk``, ``packets``, ``imix``, ``ping-pong``, ``trickle``, ``latency``, ``handshake``,
+    ``idle``, ``busy``."""
+    direction: str
+    """``up`` (client to backend), ``down``, ``both``; or ``full``/``resumed``; or empty."""
+    measure: Measure
+    calls: int
+    errand: Errand
+    port: str = ""
+    """Which port of a proxy; by default the mode's."""
+    seconds: float = 0.0
+    interval_s: float = 0.0
+    target: float | None = None
+    """The ratio to the best peer that this cell should at least reach."""
+
+    @property
+    def name(self) -> str:
+        """The cell's name, stable between runs."""
+        return " ".join(word for word in (self.mode, self.load, self.direction) if word)
+
+
+STREAM_CALLS = 4
+"""Calls that stream at one time."""
+_TARGETS = {
+    ("passthrough", "bulk"): 0.6,
+    ("passthrough", "packets"): 0.9,
+    ("offload", "bulk"): 0.9,
+    ("reencrypt", "bulk"): 0.9,
+    ("offload", "packets"): 0.95,
+    ("reencrypt", "packets"): 0.95,
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much a round moves."""
+
+    blocks: int
+    """Blocks of 1 MiB each streaming call moves in a round."""
+    seconds: float
+    handshakes: int
+    idle_calls: tuple[int, ...]
+    patterns: tuple[str, ...]
+    directions: tuple[str, ...]
+    rounds: int
+    peers: tuple[str, ...]
+
+
+FULL = Size(
+    96, 2.0, 600, (1000, 5000), ("bulk", "packets", "imix"), ("up", "down", "both"), 5,
+    ("nginx", "haproxy", "envoy", "stunnel", "hitch"),
+)  # fmt: skip
+QUICK = Size(48, 0.7, 200, (1000,), ("bulk", "packets"), ("up", "down"), 3, ("nginx", "haproxy"))
+
+
+def grid(size: Size) -> Iterator[Cell]:
+    """Yield every cell."""
+    for mode in MODES:
+        for pattern in size.patterns:
+            for direction in size.directions:
+                yield stream_cell(mode, pattern, direction, size.blocks)
+        yield Cell(
+            mode, "ping-pong", "", Measure.CPU_US_PER_MESSAGE, 200, Errand(), "", size.seconds,
+            target=1.15,
+        )  # fmt: skip
+        yield Cell(
+            mode, "trickle", "", Measure.CPU_US_PER_MESSAGE, 1000, Errand(), "",
+            max(2.0, size.seconds), 1.0,
+        )  # fmt: skip
+        yield Cell(
+            mode, "latency", "", Measure.LATENCY_P99_MS, 50, Errand(), "",
+            max(2.0, size.seconds), 0.02,
+        )  # fmt: skip
+    for mode, key in (("offload", ""), ("offload", "_rsa"), ("reencrypt", "")):
+        for resumed in ("full", "resumed"):
+            name = "handshake RSA" if key else "handshake P-256"
+            yield Cell(
+                mode, name, resumed, Measure.CPU_MS_PER_CALL, size.handshakes, Errand(), mode + key,
+                target=1.5 if resumed == "full" else None,
+            )  # fmt: skip
+    for mode in ("offload", "reencrypt"):
+        yield Cell(
+            mode, "busy", "200 handshakes/s", Measure.LATENCY_P99_MS, 50, Errand(), "",
+            max(3.0, size.seconds), 0.02, target=1.0,
+        )  # fmt: skip
+    for mode in MODES:
+        for count in size.idle_calls:
+            yield Cell(
+                mode, f"idle {count}", "", Measure.KIB_PER_CALL, count, Errand(), "",
+                target=None if mode == "passthrough" else 1.0,
+            )  # fmt: skip
+
+
+def stream_cell(mode: str, pattern: str, direction: str, blocks: int) -> Cell:
+    """Return the cell of a saturated stream."""
+    # Small packets cost several times as much: smaller rounds take as long.
+    each = blocks if pattern == "bulk" else max(1, blocks // (8 if pattern == "imix" else 3))
+    if direction == "both":
+        each = max(1, each // 2)
+    errand = Errand(
+        "stream",
+        pattern,
+        up_blocks=0 if direction == "down" else each,
+        down_blocks=0 if direction == "up" else each,
+    )
+    return Cell(
+        mode, pattern, direction, Measure.CPU_S_PER_GB, STREAM_CALLS, errand,
+        target=_TARGETS.get((mode, pattern)),
+    )  # fmt: skip

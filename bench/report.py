@@ -1,0 +1,153 @@
+"""What the bench shows: a table on the terminal, pictures, and what changed since another run."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from bench.cells import Cell
+from bench.run import OURS, Row
+from bench.run import Progress as Told
+
+Result = Mapping[str, Any]
+
+
+class Terminal(Told):
+    """Shows how far the bench has come, and each cell's line when it is complete."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description:<40}"), BarColumn(), TimeRemainingColumn(),
+            console=console, transient=True,
+        )  # fmt: skip
+        self._task = self._bar.add_task("starting", total=None)
+
+    def begin(self, cells: int, rounds: int) -> None:
+        """Begin."""
+        self._bar.update(self._task, total=cells)
+        self._console.print(f"{cells} cells, {rounds} interleaved rounds each")
+        self._bar.start()
+
+    def measured(self, cell: Cell, name: str) -> None:
+        """Show what is being done."""
+        self._bar.update(self._task, description=f"{cell.name} · {name}")
+
+    def row(self, row: Row) -> None:
+        """Show a complete cell."""
+        self._bar.advance(self._task)
+        ratio = row.ratio()
+        shown = "-" if ratio is None else f"{ratio:.2f}"
+        self._console.print(f"  {row.cell.name:<42} {shown}", highlight=False)
+
+    def end(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+
+def table(result: Result) -> Table:
+    """Return the whole run as one table."""
+    names = [name for name in result["versions"] if name != OURS]
+    shown = Table(title="cost, lower is better; ratio = ours / best peer", title_justify="left")
+    shown.add_column("cell")
+    shown.add_column("unit")
+    for name in ("ours", *names, "ratio", "target", "spread"):
+        shown.add_column(name, justify="right")
+    for row in result["rows"]:
+        ratio, target = row["ratio"], row["target"]
+        missed = target is not None and (ratio is None or ratio > target)
+        style = "red" if missed else "green" if target is not None else ""
+        shown.add_row(
+            _cell(row), row["unit"], _number(row["ours"]),
+            *(_number(row["peers"].get(name)) for name in names),
+            f"[{style}]{_number(ratio)}[/]" if style else _number(ratio),
+            _number(target), _number(row["spread"].get(OURS)),
+        )  # fmt: skip
+        for name, why in row["failures"].items():
+            shown.add_row(f"  [yellow]{name}: {why[:90]}[/]")
+    return shown
+
+
+def draw(result: Result, directory: Path) -> list[Path]:
+    """Write a picture of bars per mode and unit; return the files."""
+    import matplotlib as mpl  # noqa: PLC0415 - slow to load, and only here
+
+    mpl.use("Agg")
+    from matplotlib import pyplot  # noqa: PLC0415
+
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for row in result["rows"]:
+        groups.setdefault((row["mode"], row["unit"]), []).append(row)
+    written = []
+    for (mode, unit), rows in groups.items():
+        names = [n for n in result["versions"] if n == OURS or any(n in r["peers"] for r in rows)]
+        figure, axes = pyplot.subplots(figsize=(2 + 1.3 * len(rows), 4), layout="constrained")
+        width = 0.8 / len(names)
+        for number, name in enumerate(names):
+            values = [(r["ours"] if name == OURS else r["peers"].get(name)) or 0 for r in rows]
+            at = [place + number * width for place in range(len(rows))]
+            axes.bar(at, values, width, label=name)
+        labels = [f"{row['load']} {row['direction']}".strip() for row in rows]
+        axes.set_xticks([n + 0.4 - width / 2 for n in range(len(rows))], labels, rotation=20)
+        axes.set_ylabel(f"{unit} (lower is better)")
+        axes.set_title(mode)
+        axes.legend(fontsize="small")
+        path = directory / f"{mode}-{''.join(c if c.isalnum() else '-' for c in unit)}.svg"
+        figure.savefig(path, metadata={"Date": None})
+        pyplot.close(figure)
+        written.append(path)
+    return written
+
+
+def compare(old: Result, new: Result, console: Console) -> bool:
+    """Show each cell whose ratio to its best peer changed beyond the noise; True: none got worse.
+
+    Ratios are compared, not figures: two runs on one machine differ by what else it was doing.
+    """
+    before = {_cell(row): row for row in old["rows"]}
+    good = True
+    for row in new["rows"]:
+        was = before.get(_cell(row))
+        if was is None or was["ratio"] is None or row["ratio"] is None:
+            continue
+        change = row["ratio"] / was["ratio"] - 1
+        noise = max(0.1, *(_noise(r) for r in (was, row)))
+        if abs(change) <= noise:
+            continue
+        good = good and change < 0
+        word = "[red]worse[/]" if change > 0 else "[green]better[/]"
+        console.print(
+            f"{_cell(row)}: {word}, ratio {was['ratio']:.2f} -> {row['ratio']:.2f} "
+            f"({change:+.0%}, noise {noise:.0%})"
+        )
+    if good:
+        console.print("no cell got worse beyond the noise")
+    return good
+
+
+def load(path: Path) -> Result:
+    """Read a result. Raises SystemExit with a sentence when it is none."""
+    try:
+        result = json.loads(path.read_text())
+        if result["format"] != 1:
+            raise ValueError(f"format {result['format']}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SystemExit(f"bench: {path} is no result of this bench: {error}") from error
+    return dict(result)
+
+
+def _noise(row: Result) -> float:
+    names: Sequence[str] = [n for n in (OURS, row["best_peer"]) if n in row["spread"]]
+    return float(sum(row["spread"][name] or 0 for name in names)) / 2
+
+
+def _cell(row: Result) -> str:
+    return f"{row['mode']} {row['load']} {row['direction']}".strip()
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

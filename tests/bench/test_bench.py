@@ -1,0 +1,97 @@
+"""The bench: its load notices what a proxy does to the bytes; its ratios compare fairly."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from bench import report
+from bench.cells import FULL, QUICK, Measure, grid
+from bench.load import BrokenLoadError, Errand, Receiver
+from bench.run import Row
+from bench.stream import DONE, pattern
+from sstplb.config.schema import Follow
+from sstplb.protocol.call import Watcher
+
+
+@pytest.mark.parametrize("name", ["bulk", "packets", "imix"])
+def test_a_load_is_a_valid_stream_of_packets(name: str) -> None:
+    wanted = pattern(name)
+    watcher = Watcher(Follow.FULL, frozenset())
+    watcher.from_client(wanted.block)
+    assert watcher.fault is None
+    assert sum(wanted.units) == len(wanted.block)
+
+
+@pytest.mark.parametrize("size", [1, 1399, 65536])
+def test_whatever_the_split_the_right_bytes_are_right(size: int) -> None:
+    wanted = pattern("packets")
+    total = 2 * len(wanted.block)
+    whole = wanted.block[: 3 * size + 10]
+    receiver = Receiver(wanted, total)
+    for at in range(0, len(whole), size):
+        receiver.take(whole[at : at + size])
+    assert receiver.received == len(whole)
+    assert not receiver.complete
+
+
+def test_what_follows_the_stream_is_the_signal() -> None:
+    wanted = pattern("packets")
+    receiver = Receiver(wanted, len(wanted.block))
+    receiver.take(wanted.block[:-5])
+    receiver.take(wanted.block[-5:] + DONE)
+    assert receiver.complete
+    assert receiver.signal == DONE
+
+
+@pytest.mark.parametrize("fault", ["lost", "changed", "reordered"])
+def test_no_proxy_wins_by_damaging_bytes(fault: str) -> None:
+    wanted = pattern("packets")
+    first, second = wanted.block[:1400], wanted.block[1400:2800]
+    damaged = {
+        "lost": second,
+        "changed": first[:700] + bytes([first[700] ^ 1]) + first[701:],
+        "reordered": second + first,
+    }[fault]
+    with pytest.raises(BrokenLoadError):
+        Receiver(wanted, len(wanted.block)).take(damaged)
+
+
+def test_cells_have_names_of_their_own() -> None:
+    for size in (FULL, QUICK):
+        names = [cell.name for cell in grid(size)]
+        assert len(set(names)) == len(names)
+
+
+def test_a_ratio_is_to_the_best_peer() -> None:
+    cell = next(c for c in grid(QUICK) if c.measure is Measure.CPU_S_PER_GB)
+    row = Row(cell, figures={"sstplb": [3.0, 1.0, 2.0], "nginx": [4.0], "haproxy": [5.0]})
+    assert row.best_peer() == ("nginx", 4.0)
+    assert row.ratio() == 0.5
+    assert row.spread("sstplb") == 1.0
+
+
+def result(ratio: float, spread: float = 0.1) -> dict[str, Any]:
+    row = {
+        "mode": "offload", "load": "bulk", "direction": "up", "ratio": ratio,
+        "best_peer": "nginx", "spread": {"sstplb": spread, "nginx": spread},
+    }  # fmt: skip
+    return {"format": 1, "rows": [row]}
+
+
+@pytest.mark.parametrize(
+    ("ratio", "spread", "good", "word"),
+    [(1.5, 0.1, False, "worse"), (0.5, 0.1, True, "better"), (1.15, 0.3, True, "no cell")],
+)
+def test_compare_tells_what_is_beyond_the_noise(
+    ratio: float, spread: float, good: bool, word: str
+) -> None:
+    said = io.StringIO()
+    assert report.compare(result(1.0, spread), result(ratio, spread), Console(file=said)) is good
+    assert word in said.getvalue()
+
+
+def test_an_errand_travels_in_the_head() -> None:
+    errand = Errand("stream", "imix", 3, 0)
+    assert Errand(**errand.__dict__) == errand
