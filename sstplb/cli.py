@@ -17,6 +17,7 @@ from rich.console import Console
 from sstplb import __version__
 from sstplb.config import describe, loader
 from sstplb.control import run as control
+from sstplb.control.plan import all_warnings
 from sstplb.control.run import ExitCode
 from sstplb.errors import ConfigError, SstplbError
 from sstplb.lab import commands
@@ -96,7 +97,7 @@ def check(
                 markup=False, soft_wrap=True,
             )  # fmt: skip
     err.print(f"TLS engine: {prepared.engine}", markup=False, soft_wrap=True)
-    found = control.all_warnings(prepared)
+    found = all_warnings(prepared)
     for problem in found:
         err.print(f"warning: {problem}", markup=False, style="yellow", soft_wrap=True)
     err.print(f"{conf}: usable, {len(found)} warnings", markup=False, soft_wrap=True)

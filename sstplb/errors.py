@@ -12,19 +12,22 @@
     │   └── PppError           PPP frames and options inside the tunnel
     ├── TlsError               TLS records, handshakes, certificates (knows no side)
     │   └── CertificateError   a certificate or key file
-    └── CallError              how a call failed; `net/session.py` chooses which
-        ├── ClientError        the client must act
-        │   ├── ClientProtocolError, ClientTlsError, ClientTimeoutError, ClientClosedError
-        │   └── NotSstpError   a visitor that does not speak SSTP
-        ├── BackendError       the backend's operator must act
-        │   ├── BackendConnectError, BackendTlsError, BackendTimeoutError, BackendClosedError
-        │   ├── BackendRefusedError      an HTTP answer other than 200
-        │   ├── BackendProtocolError     an answer that is no HTTP
-        │   └── CertificateMismatchError the same-certificate rule
-        ├── RefusedError       our own decision, before hand-over
-        │   └── LimitReachedError, NoBackendAvailableError, DrainingError
-        └── EndedError         our own decision, in the middle of a call
-            └── IdleTimeoutError, BackendDownError, StoppedError
+    ├── CallError              how a call failed; `net/session.py` chooses which
+    │   ├── ClientError        the client must act
+    │   │   ├── ClientProtocolError, ClientTlsError, ClientTimeoutError, ClientClosedError
+    │   │   └── NotSstpError   a visitor that does not speak SSTP
+    │   ├── BackendError       the backend's operator must act
+    │   │   ├── BackendConnectError, BackendTlsError, BackendTimeoutError, BackendClosedError
+    │   │   ├── BackendRefusedError      an HTTP answer other than 200
+    │   │   ├── BackendProtocolError     an answer that is no HTTP
+    │   │   └── CertificateMismatchError the same-certificate rule
+    │   ├── RefusedError       our own decision, before hand-over
+    │   │   └── LimitReachedError, NoBackendAvailableError, DrainingError
+    │   └── EndedError         our own decision, in the middle of a call
+    │       └── IdleTimeoutError, BackendDownError, StoppedError, KilledError
+    └── OperatorError          what an operator asked for while we run cannot be done
+        ├── BadRequestError, BadValueError, UnknownThingError
+        └── ConflictError, UnavailableError
 
 What differs between kinds is said by class attributes, never by conditionals elsewhere:
 
@@ -284,3 +287,53 @@ class StoppedError(EndedError):
     """The balancer stops, and the time for running calls is over."""
 
     reason = "stopped"
+
+
+class KilledError(EndedError):
+    """An operator ended the call."""
+
+    reason = "ended_by_operator"
+
+
+class OperatorError(SstplbError):
+    """What an operator asked for cannot be done; nothing has changed."""
+
+    reason = "bad_request"
+    http_status: ClassVar[int] = 400
+
+    def __init__(self, message: str, path: str | None = None, *, reason: str | None = None) -> None:
+        super().__init__(message, reason=reason)
+        self.path = path
+        """What it is about, as in the configuration: ``pools.rras.backends.rras1``."""
+
+
+class BadRequestError(OperatorError):
+    """A value makes no sense."""
+
+
+class BadValueError(OperatorError):
+    """A value of the right kind, but not one the configuration could have."""
+
+    reason = "bad_value"
+    http_status = 422
+
+
+class UnknownThingError(OperatorError):
+    """There is no such pool, backend, call or entry."""
+
+    reason = "not_found"
+    http_status = 404
+
+
+class ConflictError(OperatorError):
+    """It would make sense, but not as things are."""
+
+    reason = "conflict"
+    http_status = 409
+
+
+class UnavailableError(OperatorError):
+    """Not now: too many ask, or we are on our way out."""
+
+    reason = "unavailable"
+    http_status = 503

@@ -12,7 +12,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import uvloop
 
@@ -298,8 +298,11 @@ class Stage:
         return [f"{r.outcome}:{r.reason}" for r in self.balancer.ledger.ended]
 
 
+S = TypeVar("S", bound=Stage)
+
+
 @contextlib.asynccontextmanager
-async def staged(stage: Stage) -> AsyncIterator[Stage]:
+async def staged(stage: S) -> AsyncIterator[S]:
     """Start a stage, and clear it whatever happens."""
     try:
         await stage.start()

@@ -8,6 +8,9 @@ from collections import Counter, deque
 
 from sstplb.account.record import Address, Outcome, Record
 
+Way = tuple[str, str, str]
+"""Listener, pool and backend; the last two are empty for a call that reached none."""
+
 ENDED_KEPT = 1000
 """Ended calls that can still be looked at; older ones are in the log."""
 
@@ -24,6 +27,9 @@ class Ledger:
         """By listener, outcome and reason."""
         self.bytes_in_total = 0
         self.bytes_out_total = 0
+        self.bytes_in_by_way: Counter[Way] = Counter()
+        """Of the calls that ended, as the two totals are."""
+        self.bytes_out_by_way: Counter[Way] = Counter()
 
     def open(
         self, *, listener: str, mode: str, client: Address, started_at: float, now: float
@@ -45,3 +51,10 @@ class Ledger:
         self.outcomes_total[record.listener, outcome, reason] += 1
         self.bytes_in_total += record.bytes_in
         self.bytes_out_total += record.bytes_out
+        self.bytes_in_by_way[way_of(record)] += record.bytes_in
+        self.bytes_out_by_way[way_of(record)] += record.bytes_out
+
+
+def way_of(record: Record) -> Way:
+    """Return the way a call went."""
+    return record.listener, record.pool or "", record.backend or ""

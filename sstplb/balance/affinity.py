@@ -8,6 +8,9 @@ What is remembered is the backend that last *took* a call, never one that was me
 pool says ``remember`` at hand-over. While calls of a client run, its entry does not expire; with
 the end of the last one its time-out begins. Looking an entry up does not prolong it.
 
+An operator may *pin* a client to a backend: that outlives calls and time-outs, and is looked up
+first. Pins are bounded by ``entries_max`` too, and nothing evicts one: a pin too many is refused.
+
 Bounded, and every step O(1): entries without calls stand in the order in which their last call
 ended, which is also the order in which they expire. Beyond ``entries_max`` the first of those is
 forgotten. When there is none, all remembered clients being in the middle of calls, the client
@@ -17,9 +20,10 @@ than entries, so this happens only where somebody set the two the other way roun
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 
 from sstplb.config.schema import Affinity
 
@@ -53,6 +57,18 @@ class Entry:
     """When it is forgotten, once no call runs."""
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """One client of the table, for an operator."""
+
+    client: str
+    """Its network: ``10.0.0.0/32``."""
+    backend: str
+    is_pinned: bool
+    expires_in_s: float | None
+    """None: not while it is pinned or has calls."""
+
+
 @dataclass(slots=True)
 class AffinityCounters:
     """What the table did since the start."""
@@ -79,6 +95,8 @@ class AffinityTable:
         """With running calls, in the order of their latest hand-over."""
         self._idle: OrderedDict[bytes, Entry] = OrderedDict()
         """Without, in the order in which their last call ended."""
+        self._pinned: dict[bytes, str] = {}
+        """The operator's word, by client; not counted as entries."""
 
     def __len__(self) -> int:
         return len(self._busy) + len(self._idle)
@@ -90,6 +108,9 @@ class AffinityTable:
     def lookup(self, key: bytes, now: float) -> str | None:
         """Return the name of the backend that ``key`` had last, or None."""
         self._expire(now)
+        if (pinned := self._pinned.get(key)) is not None:
+            self.counters.hits += 1
+            return pinned
         entry = self._busy.get(key) or self._idle.get(key)
         if entry is None:
             self.counters.misses += 1
@@ -126,6 +147,41 @@ class AffinityTable:
         """
         self.config = config
         self._make_room(config.entries_max)
+
+    # --- what an operator may do --------------------------------------------------------------
+
+    def remembered(self, now: float) -> Iterator[Remembered]:
+        """Yield all that would be found now: pins, clients with calls, then the others."""
+        self._expire(now)
+        for key, backend in self._pinned.items():
+            yield Remembered(self.show(key), backend, is_pinned=True, expires_in_s=None)
+        for entry in (*self._busy.values(), *self._idle.values()):
+            if entry.key not in self._pinned:
+                left = None if entry.calls else entry.expires_at - now
+                yield Remembered(
+                    self.show(entry.key), entry.backend, is_pinned=False, expires_in_s=left
+                )
+
+    def pin(self, key: bytes, backend: str) -> bool:
+        """Send a client to ``backend`` until ``forget``; False: there are too many pins."""
+        if key not in self._pinned and len(self._pinned) >= self.config.entries_max:
+            return False
+        self._pinned[key] = backend
+        return True
+
+    def forget(self, key: bytes) -> bool:
+        """Forget a client, pinned or not; return whether there was anything. Its calls run on."""
+        found = [table.pop(key, None) for table in (self._pinned, self._busy, self._idle)]
+        return any(found)
+
+    def forget_pins_to(self, backend: str) -> None:
+        """Unpin everybody from a backend that is no more."""
+        self._pinned = {key: name for key, name in self._pinned.items() if name != backend}
+
+    def show(self, key: bytes) -> str:
+        """Return a client network as text: ``10.0.0.0/24``."""
+        prefix = self.config.prefix_v4 if len(key) == 4 else self.config.prefix_v6
+        return str(ip_network((key, prefix)))
 
     def _expire(self, now: float) -> None:
         """Forget who timed out; each entry is looked at once, so this is O(1) over time."""

@@ -16,9 +16,22 @@ certificate, its health (the next check decides alone), its passive marks. An em
 nothing: a name server that fails is no reason to lose a backend that works.
 """
 
-from sstplb.balance.health import Health
+from dataclasses import dataclass
+
+from sstplb.balance.health import Health, Verdict
 from sstplb.config import schema
 from sstplb.config.schema import Standing
+
+
+@dataclass(frozen=True, slots=True)
+class LastCheck:
+    """The latest check of a backend, for who asks "why is it down?"."""
+
+    at: float
+    """When it ended (seconds, monotonic)."""
+    seconds: float
+    """How long it took."""
+    verdict: Verdict
 
 
 class Backend:
@@ -37,6 +50,7 @@ class Backend:
         """Where new calls go (never a name); None until its name is resolved."""
         self.leaf_sha256: bytes | None = None
         """SHA-256 of the certificate it was last seen with; None: not seen, or plain HTTP."""
+        self.last_check: LastCheck | None = None
         self.dialing = 0
         """Calls that are trying it: a place is taken, the hand-over has not come."""
         self.calls = 0

@@ -110,6 +110,8 @@ class Health:
     last_verdict: Verdict | None
     set_aside_until: float
     """Until when calls are kept away (monotonic seconds); in the past: they are not."""
+    set_aside_reason: str
+    """Why, in words; empty: nothing speaks against it."""
     _last_good_at: float | None
     _failed_in_row: int
     _back_off_s: float
@@ -219,11 +221,11 @@ class Health:
         self._back_off_s = min(wanted, self._passive.back_off_max)
         self.set_aside_until = now + self._back_off_s
         calls = "call" if self._failed_in_row == 1 else "calls"
-        return Flip(
-            FlipKind.SET_ASIDE,
+        self.set_aside_reason = (
             f"{reason} ({self._failed_in_row} {calls} failed in a row; no new calls for"
-            f" {self._back_off_s:g} s)",
+            f" {self._back_off_s:g} s)"
         )
+        return Flip(FlipKind.SET_ASIDE, self.set_aside_reason)
 
     def call_succeeded(self, now: float) -> Flip | None:
         """Note a call that went well: counting starts afresh. Returns a flip if it was set aside.
@@ -239,6 +241,7 @@ class Health:
 
     def _wipe_slate(self) -> None:
         self.set_aside_until = 0.0
+        self.set_aside_reason = ""
         self._failed_in_row = 0
         self._back_off_s = 0.0
 

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from sstplb.config import document, schema
 from sstplb.config.schema import (
+    Admin,
     Backend,
     Check,
     CheckMethod,
@@ -43,6 +44,7 @@ class Report(Protocol):
 def judge(config: Config, report: Report) -> None:
     """Report every mistake that needs more than one value to be seen."""
     _judge_addresses(config, report)
+    _judge_admin(config.admin, report)
     names: set[str] = set()
     for number, listener in enumerate(config.listeners):
         path: document.Path = ("listeners", number)
@@ -98,6 +100,36 @@ def transport_of(config: Config, name: str, report: Report | None = None) -> Tra
 def with_port(address: Endpoint, port: int) -> Endpoint:
     """Return an address with its port said."""
     return address if address.port is not None else Endpoint(address.host, port)
+
+
+# --- the admin side ---------------------------------------------------------------------------
+
+SOCKET_BYTES_MAX = 107
+"""What the kernel takes as a unix socket's path (unix(7): 108 with the final zero)."""
+
+
+def _judge_admin(admin: Admin, report: Report) -> None:
+    if admin.socket is not None and len(bytes(admin.socket)) > SOCKET_BYTES_MAX:
+        report(("admin", "socket"), f"expected a path of at most {SOCKET_BYTES_MAX} bytes")
+    if admin.address is None:
+        for name in ("token_file", "certificates"):
+            if getattr(admin, name):
+                report(("admin", name), "is for admin.address, which is not set")
+        return
+    for number, files in enumerate(admin.certificates):
+        where = ("admin", "certificates", number, "key_passphrase")
+        _judge_secret(files.key_passphrase, where, report)
+    path: document.Path = ("admin", "address")
+    if admin.address.is_name:
+        report(path, f"expected an IP address to listen on, got the name {admin.address.host}")
+    elif admin.address.port is None:
+        report(path, f"expected a port as well, such as {admin.address}:8444")
+    elif admin.token_file is None and not ip_address(admin.address.host).is_loopback:
+        report(
+            path,
+            f"{admin.address} is open to the network: set admin.token_file, or use a loopback "
+            "address or admin.socket",
+        )
 
 
 # --- listeners --------------------------------------------------------------------------------

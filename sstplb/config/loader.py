@@ -22,6 +22,8 @@ from sstplb.config import describe, document, wording
 from sstplb.config.document import Document
 from sstplb.config.judge import judge, pools_of, transport_of, with_port
 from sstplb.config.schema import (
+    Admin,
+    CertificateFiles,
     CheckMethod,
     Config,
     Listener,
@@ -186,8 +188,8 @@ def _fill_in(config: Config, base: Path) -> Config:
     def secret(value: Secret | None) -> Secret | None:
         return value and value.model_copy(update={"file": absolute(value.file)})
 
-    def listener(value: Listener) -> Listener:
-        certificates = tuple(
+    def certificates(value: tuple[CertificateFiles, ...]) -> tuple[CertificateFiles, ...]:
+        return tuple(
             files.model_copy(
                 update={
                     "chain": absolute(files.chain),
@@ -195,10 +197,23 @@ def _fill_in(config: Config, base: Path) -> Config:
                     "key_passphrase": secret(files.key_passphrase),
                 }
             )
-            for files in value.certificates
+            for files in value
         )
+
+    def listener(value: Listener) -> Listener:
         address = with_port(value.address, Transport.TLS.port)
-        return value.model_copy(update={"address": address, "certificates": certificates})
+        return value.model_copy(
+            update={"address": address, "certificates": certificates(value.certificates)}
+        )
+
+    def admin(value: Admin) -> Admin:
+        return value.model_copy(
+            update={
+                "socket": absolute(value.socket),
+                "token_file": absolute(value.token_file),
+                "certificates": certificates(value.certificates),
+            }
+        )
 
     def pool(name: str, value: Pool) -> Pool:
         transport = transport_of(config, name)
@@ -228,5 +243,6 @@ def _fill_in(config: Config, base: Path) -> Config:
             "listeners": tuple(listener(value) for value in config.listeners),
             "pools": {name: pool(name, value) for name, value in config.pools.items()},
             "log": config.log.model_copy(update={"file": absolute(config.log.file)}),
+            "admin": admin(config.admin),
         }
     )

@@ -687,6 +687,21 @@ class Log(Model):
     """A file to append to; by default standard error."""
 
 
+class Admin(Model):
+    """How the balancer is operated: API, page, metrics. Closed unless a door is set."""
+
+    socket: File | None = None
+    """A unix socket (mode 0600): whoever may open it may do everything."""
+    address: Address | None = None
+    """A TCP address, such as ``127.0.0.1:8444``; beyond loopback it needs ``token_file``."""
+    token_file: File | None = None
+    """A file with the bearer token that requests over TCP must carry, 16 characters or more."""
+    certificates: tuple[CertificateFiles, ...] = ()
+    """TLS for ``address``: certificates to serve, chosen by SNI; without one it is plain HTTP."""
+    streams_max: Annotated[int, Field(ge=1)] = 32
+    """Pages and programs that may follow events live at one time."""
+
+
 class Tls(Model):
     """How TLS is done, for the whole balancer."""
 
@@ -708,3 +723,5 @@ class Config(Model):
     """How TLS is done."""
     log: Log = Log()
     """What is written where."""
+    admin: Admin = Admin()
+    """How the balancer is operated while it runs."""

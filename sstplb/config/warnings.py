@@ -6,10 +6,12 @@ who sets something believes that it does something).
 """
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 from sstplb.config import schema
 from sstplb.config.judge import call_pools_of, pools_of
 from sstplb.config.schema import (
+    Admin,
     Check,
     CheckMethod,
     CheckPreset,
@@ -39,6 +41,7 @@ _HTTP_METHODS = (CheckMethod.HTTP, CheckMethod.HTTPS)
 def warnings(config: Config) -> list[Problem]:
     """Say what will hurt, each with its path and what to do. ``config`` comes from ``load``."""
     found = list(_limit_warnings(config.limits))
+    found += _admin_warnings(config.admin)
     modes: dict[str, set[Mode]] = {name: set() for name in config.pools}
     visited: set[str] = set()
     for number, listener in enumerate(config.listeners):
@@ -97,6 +100,26 @@ def _listener_warnings(path: str, listener: Listener, limits: Limits) -> Iterato
             yield Problem("TLS 1.3 is off: Windows 11 clients would use it", f"{path}.tls")
     elif listener.tls != schema.ListenerTls():
         yield Problem("has no effect in passthrough: TLS does not end here", f"{path}.tls")
+
+
+# --- the admin side ---------------------------------------------------------------------------
+
+
+def _admin_warnings(admin: Admin) -> Iterator[Problem]:
+    if admin.address is None:
+        return
+    if admin.token_file is None:
+        yield Problem(
+            f"everybody who can log in on this machine may do everything through {admin.address}: "
+            "set admin.token_file, or use admin.socket",
+            "admin.address",
+        )
+    if not admin.certificates and not ip_address(admin.address.host).is_loopback:
+        yield Problem(
+            f"the token crosses the network in the clear on its way to {admin.address}: "
+            "set admin.certificates",
+            "admin.address",
+        )
 
 
 # --- pools ------------------------------------------------------------------------------------

@@ -12,11 +12,13 @@ the service it began with.
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 
 import structlog
 
 from sstplb.account.exposition import log_fields, log_line
 from sstplb.account.ledger import Ledger
+from sstplb.account.record import Record
 from sstplb.balance.admission import Admission
 from sstplb.balance.backend import Backend
 from sstplb.balance.health import Flip, FlipKind
@@ -37,6 +39,10 @@ class Balancer:
     """Everything that runs."""
 
     def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+        """What is in force."""
+        self.on_call_closed: list[Callable[[Record], None]] = []
+        """Told of each call at its end; they must be quick."""
         self.ledger = Ledger()
         self.admission = Admission(prepared.config.limits)
         self.transit = Transit(prepared.config.limits.relay_buffer)
@@ -60,16 +66,24 @@ class Balancer:
         await self._checker.start()
         self._adopt(bound)
 
-    async def reload(self, prepared: Prepared) -> None:
-        """Swap the configuration. Raises ConfigError, and then nothing has changed."""
+    async def reload(self, prepared: Prepared, *, recheck: bool = True) -> None:
+        """Swap the configuration. Raises ConfigError, and then nothing has changed.
+
+        ``recheck`` False: only backends that are new are checked at once.
+        """
         bound = self._bind(prepared.config)
         await self._checker.stop()
+        self.prepared = prepared
         self.plan = lay_out(prepared, self.plan)
         self.admission.reconfigure(prepared.config.limits)
         self.transit.resize(prepared.config.limits.relay_buffer)
         self._adopt(bound)
         self._checker = Checker(self.plan, self.health_changed)
-        await self._checker.start()
+        await self._checker.start(only_new=not recheck)
+
+    async def check_now(self, backend: Backend) -> None:
+        """Check one backend out of turn."""
+        await self._checker.check_now(backend)
 
     async def stop(self, timeout_s: float) -> int:
         """Accept no more, let calls end, close those that have not; return how many were cut."""
@@ -185,6 +199,8 @@ class Balancer:
     def call_closed(self, call: Call) -> None:
         """Write a call's one line."""
         log.info("call_ended", message=log_line(call.record), **log_fields(call.record))
+        for tell in self.on_call_closed:
+            tell(call.record)
 
     def internal_error(self, call: Call, error: Exception) -> None:
         """Write down a mistake of ours."""

@@ -13,23 +13,27 @@ import random
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
-from sstplb.balance.backend import Backend
+from sstplb.balance.backend import Backend, LastCheck
 from sstplb.balance.health import Flip
 from sstplb.config.schema import CheckMethod, MismatchPolicy, Mode, Standing, Transport
 from sstplb.control.plan import Plan, PooledChecks
 from sstplb.net.call import now_s
 from sstplb.net.dial import Way
 from sstplb.net.failover import mismatch_sentence
-from sstplb.net.probe import probe
+from sstplb.net.probe import Probed, probe
 from sstplb.net.service import Route
 from sstplb.tls.certificate import leaf_sha256
 
 log = structlog.get_logger()
 
 OnFlip = Callable[[Backend, Flip | None], None]
+
+TRANSCRIPT_CHARS_MAX = 8192
+"""How much of a check's transcript is kept with its backend."""
 
 
 class Checker:
@@ -40,8 +44,11 @@ class Checker:
         self._on_flip = on_flip
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
-        """Check every backend once, side by side, then go on in the background."""
+    async def start(self, *, only_new: bool = False) -> None:
+        """Check every backend once, side by side, then go on in the background.
+
+        ``only_new``: without a first check of those that were checked before.
+        """
         everyone = [
             (checks, backend)
             for checks in self._plan.checks.values()
@@ -49,7 +56,8 @@ class Checker:
         ]
         async with asyncio.TaskGroup() as first_round:
             for checks, backend in everyone:
-                first_round.create_task(self._check_once(checks, backend), name="first check")
+                if not (only_new and backend.health.is_checked):
+                    first_round.create_task(self._check_once(checks, backend), name="first check")
         for number, (checks, backend) in enumerate(everyone):
             delay = checks.pool.check.interval * (number + 1) / len(everyone)
             task = asyncio.create_task(
@@ -65,6 +73,10 @@ class Checker:
             with suppress(asyncio.CancelledError):
                 await task
         self._tasks.clear()
+
+    async def check_now(self, backend: Backend) -> None:
+        """Check one backend out of turn; the verdict counts like any other."""
+        await self._check_once(self._plan.checks[backend.pool], backend)
 
     async def _keep(self, checks: PooledChecks, backend: Backend, delay: float) -> None:
         """Check one backend for ever."""
@@ -106,6 +118,7 @@ class Checker:
             password=checks.password,
             leaf_der=shown.leaf_der if shown is not None else b"",
         )
+        backend.last_check = _kept(result)
         self._on_flip(backend, backend.health.report(result.verdict, now_s()))
         if result.leaf_der is not None:
             self._learn_certificate(checks, backend, result.leaf_der)
@@ -141,6 +154,13 @@ class Checker:
             if checks.policy is not None:
                 checks.policy.sessions.clear()  # they were made with the old certificate
             _say_mismatch(checks, backend, backend.leaf_sha256)
+
+
+def _kept(result: Probed) -> LastCheck:
+    verdict = result.verdict
+    if len(verdict.transcript) > TRANSCRIPT_CHARS_MAX:
+        verdict = replace(verdict, transcript=verdict.transcript[:TRANSCRIPT_CHARS_MAX] + "\n* …")
+    return LastCheck(now_s(), result.seconds, verdict)
 
 
 def way_to_check(checks: PooledChecks, backend: Backend) -> Way:

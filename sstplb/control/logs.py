@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import structlog
 
 from sstplb.config.schema import Log, LogFormat, LogLevel
+from sstplb.control.events import EventLog
 from sstplb.errors import ConfigError, Problem
 
 _NUMBERS = ((LogLevel.DEBUG, 10), (LogLevel.INFO, 20), (LogLevel.WARNING, 30), (LogLevel.ERROR, 40))
@@ -22,6 +23,9 @@ class Logs:
     """The one place log lines go to. ``apply`` again opens the file anew (after a rotation)."""
 
     def __init__(self) -> None:
+        self.events = EventLog()
+        """The latest lines, for the admin side."""
+        self.level = LogLevel.INFO
         self._file: TextIO | None = None
 
     def apply(self, settings: Log) -> None:
@@ -41,16 +45,23 @@ class Logs:
         structlog.configure(
             processors=[
                 structlog.processors.add_log_level,
+                self.events.note,
                 stamp,
                 structlog.processors.format_exc_info,
                 _for_people if human else structlog.processors.JSONRenderer(),
             ],
-            wrapper_class=structlog.make_filtering_bound_logger(dict(_NUMBERS)[settings.level]),
             logger_factory=structlog.WriteLoggerFactory(file=stream),
             cache_logger_on_first_use=False,
         )
+        self.set_level(settings.level)
         self._close()
         self._file = file
+
+    def set_level(self, level: LogLevel) -> None:
+        """Write what is at least this severe, until ``apply``."""
+        self.level = level
+        wrapper = structlog.make_filtering_bound_logger(dict(_NUMBERS)[level])
+        structlog.configure(wrapper_class=wrapper)
 
     def close(self) -> None:
         """Write as if nothing had been configured, and let go of the file."""

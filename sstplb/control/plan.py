@@ -14,6 +14,8 @@ from types import MappingProxyType
 from sstplb.balance.pool import Pool
 from sstplb.config import schema
 from sstplb.config.schema import Mode, Transport
+from sstplb.config.warnings import warnings as config_warnings
+from sstplb.control.admin.access import Access, load_access
 from sstplb.errors import CertificateError, ConfigError, Problem
 from sstplb.net.failover import mismatch_sentence
 from sstplb.net.service import Route, Service
@@ -41,6 +43,8 @@ class Prepared:
     """By pool name; those with TLS transport only."""
     passwords: Mapping[str, str]
     """By pool name: the password of the login check."""
+    access: Access
+    """Who may come in by the admin side's TCP door."""
     engine: str
     """Which TLS engine works, and why, in words."""
     warnings: tuple[Problem, ...]
@@ -98,6 +102,7 @@ def prepare(config: schema.Config) -> Prepared:
                 passwords[name] = read_secret(pool.check.password)
         except CertificateError as error:
             problems.append(Problem(str(error), f"pools.{name}"))
+    access = load_access(config.admin, problems, hints)
     hints += _declared_mismatches(config, server_policies)
     if problems:
         raise ConfigError(problems)
@@ -106,9 +111,15 @@ def prepare(config: schema.Config) -> Prepared:
         MappingProxyType(server_policies),
         MappingProxyType(client_policies),
         MappingProxyType(passwords),
+        access,
         engine,
         tuple(hints),
     )
+
+
+def all_warnings(prepared: Prepared) -> list[Problem]:
+    """Return what will hurt: in the configuration, and in the certificates it names."""
+    return [*config_warnings(prepared.config), *prepared.warnings]
 
 
 def _engine(config: schema.Config, problems: list[Problem]) -> tuple[OpenSsl | None, str]:

@@ -8,19 +8,20 @@ SIGHUP      reload the file; a bad one changes nothing and says why. Opens the l
 """
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
 
 import structlog
 
-from sstplb.config import warnings
 from sstplb.config.loader import load
+from sstplb.control.admin.side import admin_side
 from sstplb.control.balancer import Balancer
 from sstplb.control.logs import Logs
-from sstplb.control.plan import Prepared, prepare
-from sstplb.errors import ConfigError, Problem
+from sstplb.control.operator import Operator, warn
+from sstplb.control.plan import Prepared, all_warnings, prepare
+from sstplb.errors import ConfigError
 
 log = structlog.get_logger()
 
@@ -45,11 +46,6 @@ def load_all(path: Path) -> Prepared:
     return prepare(load(path))
 
 
-def all_warnings(prepared: Prepared) -> list[Problem]:
-    """Return what will hurt: in the configuration, and in the certificates it names."""
-    return [*warnings.warnings(prepared.config), *prepared.warnings]
-
-
 async def run(path: Path) -> ExitCode:
     """Run until a signal says stop. Raises ConfigError when it cannot begin."""
     prepared = load_all(path)
@@ -63,6 +59,7 @@ async def run(path: Path) -> ExitCode:
 
 async def _run(path: Path, prepared: Prepared, logs: Logs) -> ExitCode:
     balancer = Balancer(prepared)
+    operator = Operator(balancer, path, logs)
     stop, reload, now = asyncio.Event(), asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -72,35 +69,25 @@ async def _run(path: Path, prepared: Prepared, logs: Logs) -> ExitCode:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
-    _warn(all_warnings(prepared))
-    await balancer.start()
-    count = len(balancer.listeners)
-    log.info("ready", message=f"{count} listeners accept calls; TLS engine: {prepared.engine}")
-    async with asyncio.TaskGroup() as group:
-        reloading = group.create_task(_reload_when_asked(reload, path, balancer, logs))
-        await stop.wait()
-        reloading.cancel()
-    return await _stop(balancer, now)
+    warn(all_warnings(prepared))
+    async with admin_side(operator, prepared):
+        await balancer.start()
+        count = len(balancer.listeners)
+        log.info("ready", message=f"{count} listeners accept calls; TLS engine: {prepared.engine}")
+        async with asyncio.TaskGroup() as group:
+            reloading = group.create_task(_reload_when_asked(reload, operator))
+            await stop.wait()
+            reloading.cancel()
+        operator.is_draining = True
+        return await _stop(balancer, now)
 
 
-async def _reload_when_asked(
-    asked: asyncio.Event, path: Path, balancer: Balancer, logs: Logs
-) -> None:
+async def _reload_when_asked(asked: asyncio.Event, operator: Operator) -> None:
     while True:
         await asked.wait()
         asked.clear()
-        try:
-            # Reading files and parsing keys takes a while: running calls must not wait for it.
-            prepared = await asyncio.to_thread(load_all, path)
-            await balancer.reload(prepared)
-            logs.apply(prepared.config.log)
-        except ConfigError as error:
-            for problem in error.problems:
-                text = f"nothing has changed: {problem}"
-                log.error("reload_failed", message=text)  # noqa: TRY400 - no trace for a typo
-        else:
-            _warn(all_warnings(prepared))
-            log.info("reloaded", message=f"{path} is in force; running calls keep what they had")
+        with contextlib.suppress(ConfigError):  # it is in the log
+            await operator.reload()
 
 
 async def _stop(balancer: Balancer, now: asyncio.Event) -> ExitCode:
@@ -116,8 +103,3 @@ async def _stop(balancer: Balancer, now: asyncio.Event) -> ExitCode:
     cut = await stopping
     log.info("stopped", message=f"{cut} calls were cut" if cut else "no call was cut")
     return ExitCode.CUT if cut else ExitCode.OK
-
-
-def _warn(problems: Iterable[Problem]) -> None:
-    for problem in problems:
-        log.warning("configuration", message=str(problem))

@@ -174,6 +174,11 @@ class Call:
 
     # --- for everybody else -----------------------------------------------------------------
 
+    @property
+    def bytes_so_far(self) -> tuple[int, int]:
+        """Bytes moved until now: client to backend, backend to client."""
+        return self.flow.inward.bytes, self.flow.outward.bytes
+
     def end(self, why: CallError) -> None:
         """End this call from outside: its session closes both legs and records ``why``."""
         if self.ended_by is None and self.task is not None and not self.task.done():

@@ -49,6 +49,11 @@ class Listener:
         host, port = self.sock.getsockname()[:2]
         return host, port
 
+    @property
+    def is_accepting(self) -> bool:
+        """Whether it takes calls at the moment."""
+        return self._accepting
+
     def start(self) -> None:
         """Accept from now on."""
         if not self._accepting:

@@ -1,0 +1,181 @@
+"""Where the running configuration differs from the file, and how it is written back.
+
+What an operator changes at run time (a backend's standing, weight or calls, backends added or
+removed, the log level) is *drift* until it is saved or dropped. ``differences`` compares any two
+configurations, value by value; things in lists are known by their names, so a backend is
+``pools.rras.backends.rras1`` wherever it stands.
+
+``written_back`` edits the file's own text (ruamel.yaml keeps comments, order and quotes) and then
+reads the result as a start would: only a text that means exactly what is running is written. What
+cannot be said by such an edit (an alias shared by two backends, for one) is refused, not guessed.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from sstplb.config import loader, schema
+from sstplb.errors import ConfigError, ConflictError
+
+WIDTH_MAX = 1 << 20
+"""Lines are never folded: they are the operator's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One value that differs; None: it is not there."""
+
+    path: str
+    before: Any
+    after: Any
+
+
+def plain(config: schema.Config) -> dict[str, Any]:
+    """Return a configuration as plain values, durations and sizes as they are written."""
+    values: dict[str, Any] = config.model_dump(mode="json")
+    return values
+
+
+def differences(before: schema.Config, after: schema.Config) -> list[Difference]:
+    """Return every value that differs, in the order of the file."""
+    return list(_differences(plain(before), plain(after), ""))
+
+
+def _differences(before: Any, after: Any, path: str) -> Iterator[Difference]:
+    before, after = _by_name(before), _by_name(after)
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in dict.fromkeys((*before, *after)):
+            below = f"{path}.{key}" if path else str(key)
+            if key in before and key in after:
+                yield from _differences(before[key], after[key], below)
+            else:
+                yield Difference(below, before.get(key), after.get(key))
+    elif before != after:
+        yield Difference(path, before, after)
+
+
+def _by_name(value: Any) -> Any:
+    """Return a list of named things as a section of them."""
+    if isinstance(value, list) and value and all(_is_named(item) for item in value):
+        return {item["name"]: item for item in value}
+    return value
+
+
+def _is_named(item: Any) -> bool:
+    return isinstance(item, dict) and "name" in item
+
+
+# --- writing back -----------------------------------------------------------------------------
+
+
+def save(file: Path, filed: schema.Config, running: schema.Config) -> None:
+    """Write what differs back to the file, atomically. Raises ConflictError or ConfigError.
+
+    ``filed`` is what the file said when it was loaded: if it says something else by now, somebody
+    edits it, and nothing is written.
+    """
+    target = file.resolve()
+    try:
+        text = target.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConflictError(f"{file} cannot be read: {error}") from error
+    if plain(loader.parse(text, file=str(file), base=target.parent)) != plain(filed):
+        raise ConflictError(f"{file} was changed since it was loaded: reload it first, or restore")
+    edited = written_back(text, filed, running)
+    try:
+        says = plain(loader.parse(edited, file=str(file), base=target.parent))
+    except ConfigError as error:
+        raise ConflictError(f"{file} cannot be edited for this: {error}") from error
+    if says != plain(running):
+        raise ConflictError(
+            f"{file} cannot be edited so that it says what is running (does it use YAML aliases "
+            "for backends?): change it by hand, then reload"
+        )
+    try:
+        _replace(target, edited)
+    except OSError as error:
+        raise ConflictError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def written_back(text: str, filed: schema.Config, running: schema.Config) -> str:
+    """Return the file's text with the differences in its backends and log level worked in.
+
+    Raises ConflictError when the text cannot be edited.
+    """
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = WIDTH_MAX
+    try:
+        mapping, dash = _indents(text)
+        yaml.indent(mapping=mapping, sequence=dash + 2, offset=dash)
+        document = yaml.load(text)
+        for name, pool in running.pools.items():
+            before = {backend.name: backend for backend in filed.pools[name].backends}
+            _edit_backends(document["pools"][name]["backends"], before, pool.backends)
+        if running.log.level is not filed.log.level:
+            document.setdefault("log", {})["level"] = str(running.log.level)
+        written = StringIO()
+        yaml.dump(document, written)
+    except (YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise ConflictError(f"the file cannot be edited: {error}") from error
+    return written.getvalue()
+
+
+def _indents(text: str) -> tuple[int, int]:
+    """Return how far the file indents sections, and the dashes of its lists."""
+    steps = [len(m[1]) for m in re.finditer(r"^( +)[^ #\n-]", text, re.MULTILINE)]
+    mapping = min(steps, default=2)
+    dashes = re.search(
+        r"^( *)[^ #\n-][^\n]*:[ \t]*(?:#[^\n]*)?\n(?: *#[^\n]*\n)*( *)- ", text, re.MULTILINE
+    )
+    return mapping, len(dashes[2]) - len(dashes[1]) if dashes is not None else 2
+
+
+def _edit_backends(
+    items: Any, before: Mapping[str, schema.Backend], running: tuple[schema.Backend, ...]
+) -> None:
+    """Make the file's list of backends say what is running."""
+    wanted = {backend.name: backend for backend in running}
+    for number in reversed(range(len(items))):
+        if str(items[number]["name"]) not in wanted:
+            del items[number]
+    for item in items:
+        name = str(item["name"])
+        was, now = (b.model_dump(mode="json") for b in (before[name], wanted[name]))
+        for key in (key for key in now if now[key] != was[key]):
+            item[key] = now[key]
+    for name, backend in wanted.items():
+        if name not in before:
+            items.append(backend.model_dump(mode="json", exclude_defaults=True))
+
+
+def _replace(target: Path, text: str) -> None:
+    """Put a new file in the place of the old one, with its mode and owner, or leave all as is."""
+    known = target.stat()
+    number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    fresh = Path(name)
+    try:
+        with os.fdopen(number, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fchmod(file.fileno(), known.st_mode & 0o7777)
+            if (known.st_uid, known.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(file.fileno(), known.st_uid, known.st_gid)
+            os.fsync(file.fileno())
+        fresh.replace(target)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

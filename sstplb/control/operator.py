@@ -1,0 +1,569 @@
+"""The operator's desk: everything that can be seen of a running balancer, and done to it.
+
+One facade between those who ask (the API, signals) and what carries calls. It answers with plain
+shapes (``views.py``) and raises what ``errors.py`` has for operators; who asks never holds a
+``Backend`` or a ``Call``. So it can stand for several processes as well as for one.
+
+**What is changed at run time.** Standing is a backend's own attribute. Weight, calls, and which
+backends there are, are configuration: they are changed by making a new configuration and swapping
+it in as a reload would, only that nothing is loaded again. The file is not touched. What differs
+from it is *drift* (``drift.py``): ``save`` writes it back, ``reload`` drops it and says so; only
+standing outlives a reload that did not change it in the file (``balance/backend.py``).
+
+Operations that wait go one after another: two reloads never interleave.
+"""
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+import yaml
+
+from sstplb import __version__
+from sstplb.account.record import Outcome, Record
+from sstplb.balance.backend import Backend
+from sstplb.config import loader, schema
+from sstplb.config.schema import LogLevel, Standing
+from sstplb.control import drift, views
+from sstplb.control.balancer import Balancer
+from sstplb.control.drift import Difference
+from sstplb.control.events import EventLog
+from sstplb.control.logs import Logs
+from sstplb.control.plan import PooledChecks, Prepared, all_warnings, prepare
+from sstplb.control.views import BackendView, CallView, CertificateView, Overview
+from sstplb.errors import (
+    BadRequestError,
+    BadValueError,
+    ConfigError,
+    ConflictError,
+    KilledError,
+    Problem,
+    UnknownThingError,
+)
+from sstplb.net.call import Call, now_s
+
+END_WAIT_S = 2.0
+"""How long ending a call waits to see its record closed."""
+GB = 1_000_000_000
+
+log = structlog.get_logger()
+
+
+class Doors(Protocol):
+    """The admin side's sockets, which a reload may change."""
+
+    def open(self, prepared: Prepared) -> None:
+        """Bind what is new. Raises ConfigError, and then nothing has changed."""
+
+    def settle(self, prepared: Prepared | None) -> None:
+        """Let what was opened serve and what is no longer wanted go; None: as it was before."""
+
+
+class NoDoors:
+    """The admin side of a balancer that has none."""
+
+    def open(self, prepared: Prepared) -> None:
+        """Nothing to bind."""
+
+    def settle(self, prepared: Prepared | None) -> None:
+        """Nothing to swap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which calls to list."""
+
+    state: str = "all"
+    """``running``, ``ended`` or ``all``."""
+    listener: str | None = None
+    backend: str | None = None
+    client: str | None = None
+    """An address or a network."""
+    limit: int = 200
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What reloading the file would do, or did."""
+
+    problems: tuple[str, ...]
+    """Why it cannot be used; empty: it can."""
+    warnings: tuple[str, ...]
+    changes: tuple[Difference, ...]
+    """Between the file as it was loaded and as it is now."""
+    drift_lost: tuple[Difference, ...]
+    """What was changed at run time and will not be any more: from running to file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """One client that affinity remembers."""
+
+    client: str
+    backend: str
+    pinned: bool
+    expires_in_s: float | None
+    """null: not while it is pinned or has calls."""
+
+
+class Operator:
+    """All that can be asked of a running balancer."""
+
+    def __init__(self, balancer: Balancer, file: Path, logs: Logs) -> None:
+        self.started_at = time.time()
+        self.is_draining = False
+        """Whether the balancer is on its way out."""
+        self.is_closing = False
+        """Whether the admin side is: nobody may begin to follow events."""
+        self.doors: Doors = NoDoors()
+        self.file = file
+        self._balancer = balancer
+        self._logs = logs
+        self._filed = balancer.prepared.config
+        """What the file said when it was loaded."""
+        self._busy = asyncio.Lock()
+
+    @property
+    def events(self) -> EventLog:
+        """The latest events."""
+        return self._logs.events
+
+    # --- seeing -------------------------------------------------------------------------------
+
+    def overview(self) -> Overview:
+        """Return everything at once."""
+        balancer, ledger = self._balancer, self._balancer.ledger
+        volumes = views.Volumes(balancer)
+        bytes_in, bytes_out = volumes.bytes_in.total(), volumes.bytes_out.total()
+        outcomes = dict.fromkeys(map(str, Outcome), 0)
+        for (_, outcome, _), count in ledger.outcomes_total.items():
+            outcomes[str(outcome)] += count
+        cpu_s, moved = time.process_time(), bytes_in + bytes_out
+        return Overview(
+            version=__version__,
+            now_at=time.time(),
+            started_at=self.started_at,
+            engine=balancer.prepared.engine,
+            workers=1,
+            config_file=str(self.file),
+            draining=self.is_draining,
+            totals=views.Totals(
+                ledger.opened_total, len(ledger.running), bytes_in, bytes_out, outcomes
+            ),
+            listeners=tuple(
+                views.listener_view(name, listener, volumes)
+                for name, listener in balancer.listeners.items()
+            ),
+            pools=tuple(
+                views.pool_view(checks, self._standings_in_file(), self.started_at)
+                for checks in balancer.plan.checks.values()
+            ),
+            cost=views.Cost(cpu_s, cpu_s * GB / moved if moved else None),
+        )
+
+    def backend(self, pool: str, name: str) -> BackendView:
+        """Return one backend. Raises UnknownThingError."""
+        checks, backend = self._find(pool, name)
+        filed = self._standings_in_file().get((pool, name))
+        return views.backend_view(checks, backend, filed, self.started_at)
+
+    def calls(self, wanted: Selection) -> tuple[int, list[CallView]]:
+        """Return how many calls match, and one page of them, the newest first.
+
+        Raises BadRequestError.
+        """
+        is_wanted = _Matcher(wanted)
+        found = [record for record in self._records(wanted.state) if is_wanted(record)]
+        page = found[wanted.offset : wanted.offset + wanted.limit]
+        running = self._running_calls()
+        return len(found), [views.call_view(r, running.get(r.id)) for r in page]
+
+    def call(self, number: int) -> CallView:
+        """Return one call. Raises UnknownThingError: there was none, or it is long gone."""
+        for record in self._records("all"):
+            if record.id == number:
+                return views.call_view(record, self._running_calls().get(number))
+        raise UnknownThingError(
+            f"call {number} is not running, and not among the last that ended: see the log",
+            f"calls.{number}",
+        )
+
+    def affinity(self, pool: str, limit: int) -> tuple[int, list[Remembered]]:
+        """Return how many clients a pool remembers, and the first of them."""
+        table = self._checks(pool).pool.affinity
+        found = list(table.remembered(now_s()))
+        return len(found), [
+            Remembered(r.client, r.backend, r.is_pinned, r.expires_in_s) for r in found[:limit]
+        ]
+
+    def certificates(self) -> dict[str, list[CertificateView]]:
+        """Return the certificates clients are shown, by listener."""
+        return {
+            name: [views.certificate_view(s.certificate) for s in service.server_policy.served]
+            for name, service in self._balancer.plan.services.items()
+            if service.server_policy is not None
+        }
+
+    # --- backends -----------------------------------------------------------------------------
+
+    async def set_standing(self, pool: str, name: str, standing: Standing) -> BackendView:
+        """Give the operator's word on a backend. Raises UnknownThingError."""
+        async with self._busy:
+            _, backend = self._find(pool, name)
+            before, backend.standing = backend.standing, standing
+            if before is Standing.OFF and standing is not Standing.OFF:
+                # What was known of it is as old as its retirement: ask before calls go there.
+                backend.health.reset(now_s())
+                await self._balancer.check_now(backend)
+            if before is not standing:
+                self._say(
+                    "backend_standing",
+                    f"{name} is {standing} now, was {before}",
+                    pool=pool,
+                    backend=name,
+                    standing=str(standing),
+                )
+        return self.backend(pool, name)
+
+    async def set_weight(self, pool: str, name: str, weight: int) -> BackendView:
+        """Set a backend's share. Raises UnknownThingError or BadValueError."""
+        return await self._change_backend(pool, name, "weight", weight)
+
+    async def set_calls_max(self, pool: str, name: str, calls_max: int) -> BackendView:
+        """Set how many calls a backend may have. Raises UnknownThingError or BadValueError."""
+        return await self._change_backend(pool, name, "calls_max", calls_max)
+
+    async def check_now(self, pool: str, name: str) -> BackendView:
+        """Check a backend out of turn. Raises UnknownThingError or ConflictError."""
+        _, backend = self._find(pool, name)
+        if backend.standing is Standing.OFF:
+            raise ConflictError(f"{name} is off, and so not checked", _path(pool, name))
+        await self._balancer.check_now(backend)
+        return self.backend(pool, name)
+
+    async def add_backend(self, pool: str, backend: schema.Backend) -> BackendView:
+        """Add a backend to a pool. Raises UnknownThingError, ConflictError or BadValueError."""
+        async with self._busy:
+            values = self._values()
+            self._checks(pool)
+            if any(known["name"] == backend.name for known in values["pools"][pool]["backends"]):
+                raise ConflictError(f"{pool} has a backend {backend.name} already")
+            given = backend.model_dump(mode="json", exclude_unset=True)
+            values["pools"][pool]["backends"].append(given)
+            await self._adjust(values)
+            self._say("backend_added", f"{backend.name} at {backend.address}", pool=pool)
+        return self.backend(pool, backend.name)
+
+    async def remove_backend(self, pool: str, name: str, *, force: bool) -> None:
+        """Take a backend out of its pool. Raises UnknownThingError or ConflictError.
+
+        ``force`` ends the calls it still has; it must be draining or off.
+        """
+        async with self._busy:
+            _, backend = self._find(pool, name)
+            theirs = [call for call in self._balancer.calls() if call.backend is backend]
+            if force and backend.standing is Standing.ACTIVE:
+                raise ConflictError(f"{name} is active: drain it first", _path(pool, name))
+            if not force and backend.places_taken:
+                raise ConflictError(
+                    f"{name} has {backend.places_taken} calls: drain it and wait, or end them "
+                    "with force",
+                    _path(pool, name),
+                )
+            values = self._values()
+            rest = [b for b in values["pools"][pool]["backends"] if b["name"] != name]
+            if not rest:
+                raise ConflictError(f"{name} is the last backend of {pool}", _path(pool, name))
+            values["pools"][pool]["backends"] = rest
+            await self._adjust(values)
+            self._balancer.end_calls(theirs, KilledError(f"{name} was removed by the operator"))
+            self._checks(pool).pool.affinity.forget_pins_to(name)
+            self._say("backend_removed", f"{name} is no longer in {pool}", pool=pool)
+
+    # --- calls and clients --------------------------------------------------------------------
+
+    async def end_call(self, number: int) -> CallView:
+        """End a running call at once. Raises UnknownThingError or ConflictError."""
+        call = self._running_calls().get(number)
+        if call is None:
+            known = self.call(number)
+            raise ConflictError(
+                f"call {number} has ended: {known['outcome']} ({known['reason']})",
+                f"calls.{number}",
+            )
+        self._balancer.end_calls([call], KilledError("the operator ended this call"))
+        if call.task is not None:
+            await asyncio.wait({call.task}, timeout=END_WAIT_S)
+        return views.call_view(call.record, call)
+
+    def pin(self, pool: str, client: str, backend: str) -> Remembered:
+        """Send a client to one backend from now on.
+
+        Raises UnknownThingError, BadRequestError or ConflictError.
+        """
+        checks, _ = self._find(pool, backend)
+        table = checks.pool.affinity
+        if not table.config.enabled:
+            raise ConflictError("affinity is off in this pool", f"pools.{pool}.affinity.enabled")
+        key = self._key(pool, client)
+        if not table.pin(key, backend):
+            raise ConflictError(
+                f"there are {table.config.entries_max} pins already: forget some, or raise it",
+                f"pools.{pool}.affinity.entries_max",
+            )
+        return Remembered(table.show(key), backend, pinned=True, expires_in_s=None)
+
+    def forget(self, pool: str, client: str) -> None:
+        """Forget a client, pinned or not. Raises UnknownThingError or BadRequestError."""
+        table = self._checks(pool).pool.affinity
+        if not table.forget(self._key(pool, client)):
+            raise UnknownThingError(f"{client} is not remembered", f"pools.{pool}.affinity")
+
+    # --- configuration ------------------------------------------------------------------------
+
+    def config(self) -> dict[str, Any]:
+        """Return the configuration in force, every knob shown, secrets only by their place."""
+        return drift.plain(self._running())
+
+    def drift(self) -> list[Difference]:
+        """Return what was changed at run time: from the file to what is running."""
+        return drift.differences(self._filed, self._running())
+
+    async def check_config(self) -> Review:
+        """Look at the file as it is now, and say what a reload would do."""
+        try:
+            prepared = await asyncio.to_thread(self._load)
+        except ConfigError as error:
+            return Review(tuple(map(str, error.problems)), (), (), ())
+        return self._review(prepared)
+
+    async def reload(self) -> Review:
+        """Put the file in force. Raises ConfigError, and then nothing has changed."""
+        async with self._busy:
+            try:
+                # Reading files and parsing keys takes a while: running calls must not wait.
+                prepared = await asyncio.to_thread(self._load)
+                self.doors.open(prepared)
+                review = self._review(prepared)
+                try:
+                    await self._balancer.reload(prepared)
+                except ConfigError:
+                    self.doors.settle(None)
+                    raise
+                self._logs.apply(prepared.config.log)
+            except ConfigError as error:
+                for problem in error.problems:
+                    log.error("reload_failed", message=f"nothing has changed: {problem}")  # noqa: TRY400 - no trace for a typo
+                raise
+            self.doors.settle(prepared)
+            self._filed = prepared.config
+        warn(all_warnings(prepared))
+        for lost in review.drift_lost:
+            log.warning("drift_dropped", message=f"{lost.path}: was {lost.before}, is {lost.after}")
+        text = f"{self.file} is in force; running calls keep what they had"
+        log.info("reloaded", message=text)
+        return review
+
+    async def save(self) -> list[Difference]:
+        """Write the drift back to the file; return what was written. Raises ConflictError."""
+        async with self._busy:
+            written, running = self.drift(), self._running()
+            if written:
+                await asyncio.to_thread(drift.save, self.file, self._filed, running)
+                self._filed = running
+                # The objects' own configuration must say what the file now says: standing, too.
+                await self._swap(running)
+                count = f"{len(written)} changes"
+                self._say("configuration_saved", f"{count} written to {self.file}")
+        return written
+
+    async def reload_certificates(self) -> dict[str, list[CertificateView]]:
+        """Read every certificate and key again. Raises ConfigError: nothing has changed."""
+        async with self._busy:
+            prepared = await asyncio.to_thread(prepare, self._balancer.prepared.config)
+            await self._balancer.reload(prepared, recheck=False)
+            self.doors.settle(prepared)
+            self._say("certificates_reloaded", "certificates and keys were read again")
+        return self.certificates()
+
+    def set_log_level(self, level: LogLevel) -> None:
+        """Write what is at least this severe."""
+        self._logs.set_level(level)
+        self._say("log_level", f"the log level is {level} now")
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _load(self) -> Prepared:
+        return prepare(loader.load(self.file))
+
+    def _say(self, event: str, message: str, **values: str) -> None:
+        """Write down what the operator did."""
+        log.info(event, message=message, **values)
+
+    def _checks(self, pool: str) -> PooledChecks:
+        found = self._balancer.plan.checks.get(pool)
+        if found is None:
+            known = ", ".join(self._balancer.plan.checks)
+            raise UnknownThingError(f"there is no pool {pool}; known: {known}", f"pools.{pool}")
+        return found
+
+    def _find(self, pool: str, name: str) -> tuple[PooledChecks, Backend]:
+        checks = self._checks(pool)
+        for backend in checks.pool.backends:
+            if backend.name == name:
+                return checks, backend
+        known = ", ".join(backend.name for backend in checks.pool.backends)
+        raise UnknownThingError(
+            f"there is no backend {name} in {pool}; known: {known}", _path(pool, name)
+        )
+
+    def _key(self, pool: str, client: str) -> bytes:
+        """Return the affinity key of an address, or of a network as the table shows it."""
+        table = self._checks(pool).pool.affinity
+        host, slash, _ = client.partition("/")
+        try:
+            key = table.key(host)
+        except ValueError:
+            raise BadRequestError(f"expected an IP address, got {client!r}") from None
+        if slash and table.show(key) != client:
+            raise BadRequestError(f"clients of this pool are networks such as {table.show(key)}")
+        return key
+
+    def _records(self, state: str) -> Iterator[Record]:
+        """Yield records, the newest first as far as each state goes."""
+        ledger = self._balancer.ledger
+        running = list(ledger.running.values()) if state != "ended" else []
+        ended = list(ledger.ended) if state != "running" else []
+        found = [*running, *ended]
+        return iter(sorted(found, key=lambda record: record.id, reverse=True))
+
+    def _running_calls(self) -> dict[int, Call]:
+        return {c.record.id: c for c in self._balancer.calls() if c.record.outcome is None}
+
+    def _standings_in_file(self) -> Mapping[tuple[str, str], str]:
+        return {
+            (name, backend.name): str(backend.standing)
+            for name, pool in self._filed.pools.items()
+            for backend in pool.backends
+        }
+
+    def _running(self) -> schema.Config:
+        """Return the configuration as it is lived: with today's standings and log level."""
+        config = self._balancer.prepared.config
+        standings = {
+            (name, backend.name): backend.standing
+            for name, checks in self._balancer.plan.checks.items()
+            for backend in checks.pool.backends
+        }
+        level = config.log.model_copy(update={"level": self._logs.level})
+        return _with_standings(config, standings).model_copy(update={"log": level})
+
+    def _after_reload(self, new: schema.Config) -> schema.Config:
+        """Return what would be running after a reload: standings survive where they may."""
+        kept: dict[tuple[str, str], Standing] = {}
+        for name, checks in self._balancer.plan.checks.items():
+            filed = new.pools[name].backends if name in new.pools else ()
+            for backend in checks.pool.backends:
+                for config in filed:
+                    is_it = (config.name, config.address) == (backend.name, backend.config.address)
+                    if is_it and config.standing is backend.config.standing:
+                        kept[name, backend.name] = backend.standing
+        return _with_standings(new, kept)
+
+    def _review(self, prepared: Prepared) -> Review:
+        new, running = prepared.config, self._running()
+        drifted = {difference.path for difference in drift.differences(self._filed, running)}
+        lost = drift.differences(running, self._after_reload(new))
+        return Review(
+            (),
+            tuple(map(str, all_warnings(prepared))),
+            tuple(drift.differences(self._filed, new)),
+            tuple(difference for difference in lost if difference.path in drifted),
+        )
+
+    def _values(self) -> dict[str, Any]:
+        """Return the configuration in force as it would have to be written, to be edited."""
+        config = self._balancer.prepared.config
+        values: dict[str, Any] = config.model_dump(mode="json", exclude_unset=True)
+        return values
+
+    async def _change_backend(self, pool: str, name: str, knob: str, value: int) -> BackendView:
+        async with self._busy:
+            self._find(pool, name)
+            values = self._values()
+            for backend in values["pools"][pool]["backends"]:
+                if backend["name"] == name:
+                    backend[knob] = value
+            await self._adjust(values)
+            self._say("backend_changed", f"{name}: {knob} is {value} now", pool=pool, backend=name)
+        return self.backend(pool, name)
+
+    async def _adjust(self, values: dict[str, Any]) -> None:
+        """Swap in edited values, judged as a file would be. Raises BadValueError."""
+        text = yaml.safe_dump(values, sort_keys=False)
+        try:
+            config = loader.parse(text)
+        except ConfigError as error:
+            first = error.problems[0]
+            raise BadValueError(first.message, first.path) from error
+        await self._swap(config)
+
+    async def _swap(self, config: schema.Config) -> None:
+        """Swap in a configuration that names nothing new to load."""
+        prepared = replace(self._balancer.prepared, config=config)
+        await self._balancer.reload(prepared, recheck=False)
+
+
+def warn(problems: list[Problem]) -> None:
+    """Write warnings about a configuration to the log."""
+    for problem in problems:
+        log.warning("configuration", message=str(problem))
+
+
+def _path(pool: str, backend: str) -> str:
+    return f"pools.{pool}.backends.{backend}"
+
+
+def _with_standings(
+    config: schema.Config, standings: Mapping[tuple[str, str], Standing]
+) -> schema.Config:
+    pools = {
+        name: pool.model_copy(
+            update={
+                "backends": tuple(
+                    b.model_copy(update={"standing": standings.get((name, b.name), b.standing)})
+                    for b in pool.backends
+                )
+            }
+        )
+        for name, pool in config.pools.items()
+    }
+    return config.model_copy(update={"pools": pools})
+
+
+class _Matcher:
+    """Whether a record is one of a selection's."""
+
+    def __init__(self, wanted: Selection) -> None:
+        self._wanted = wanted
+        self._network = None
+        if wanted.client:
+            try:
+                self._network = ipaddress.ip_network(wanted.client, strict=False)
+            except ValueError:
+                text = f"expected an address or a network such as 10.0.0.0/8, got {wanted.client!r}"
+                raise BadRequestError(text, "client") from None
+
+    def __call__(self, record: Record) -> bool:
+        wanted = self._wanted
+        return (
+            wanted.listener in (None, record.listener)
+            and wanted.backend in (None, record.backend)
+            and (self._network is None or ipaddress.ip_address(record.client[0]) in self._network)
+        )

@@ -1,0 +1,319 @@
+"""What the admin side shows, as values that become JSON field by field.
+
+The shapes are the contract of the API (their docstrings end up in its description). Durations end
+in ``_s``, times of day in ``_at`` (seconds since 1970), sizes are bytes. The functions below turn
+the objects that carry calls into these shapes; they change nothing, and nobody else reads those
+objects for show.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sstplb.account.exposition import log_fields
+from sstplb.account.ledger import Way, way_of
+from sstplb.account.record import Record
+from sstplb.balance.backend import Backend
+from sstplb.config.schema import Mode
+from sstplb.control.balancer import Balancer
+from sstplb.control.plan import PooledChecks
+from sstplb.net.call import Call, now_s
+from sstplb.net.listener import Listener
+from sstplb.tls.certificate import Certificate, now_utc
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateView:
+    """A certificate that clients are shown."""
+
+    subject: str
+    names: tuple[str, ...]
+    sha256: str
+    sha1: str
+    not_after_at: float
+    days_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerView:
+    """One address that accepts calls."""
+
+    name: str
+    address: str
+    mode: str
+    pool: str
+    calls: int
+    calls_max: int
+    accepting: bool
+    cpu_s: float | None
+    """Of a process of its own; null: it shares one."""
+    bytes_in: int
+    bytes_out: int
+    certificates: tuple[CertificateView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckView:
+    """The latest check of a backend."""
+
+    at: float
+    ok: bool
+    seconds: float
+    reason: str
+    transcript: str
+    """What was sent (>), what came back (<), and what happened (*), line by line."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendView:
+    """One RRAS server."""
+
+    name: str
+    address: str
+    standing: str
+    """The operator's word: active, draining or off."""
+    standing_in_file: str | None
+    """What the file says; null: it does not name this backend."""
+    health: str
+    """The checks' word: up or down."""
+    set_aside: bool
+    """Whether failed calls keep new ones away for now."""
+    usable: bool
+    unusable_because: str | None
+    """standing_off, draining, unresolved, down, set_aside or calls_max."""
+    since_at: float
+    """When its health last changed."""
+    health_reason: str
+    calls: int
+    dialing: int
+    calls_max: int
+    calls_total: int
+    weight: int
+    backup: bool
+    certificate_sha256: str | None
+    """Of the certificate it was seen with or, offloaded, was declared to expect."""
+    same_certificate: bool | None
+    """Whether that is one our clients are shown; null: not known, or of no matter."""
+    last_check: CheckView | None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """RRAS servers that answer for one another."""
+
+    name: str
+    strategy: str
+    transport: str
+    affinity_entries: int
+    check_method: str
+    backends: tuple[BackendView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Everything since the start; bytes of running calls count."""
+
+    opened: int
+    running: int
+    bytes_in: int
+    bytes_out: int
+    outcomes: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the balancer's process has used."""
+
+    cpu_s: float
+    cpu_s_per_gb: float | None
+    """CPU seconds for 10^9 bytes carried, both ways together; null: none were."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Everything a page needs, at one moment."""
+
+    version: str
+    now_at: float
+    started_at: float
+    engine: str
+    workers: int
+    config_file: str
+    draining: bool
+    """Whether the balancer is stopping: no new calls."""
+    totals: Totals
+    listeners: tuple[ListenerView, ...]
+    pools: tuple[PoolView, ...]
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class TryView:
+    """One backend that was asked for a call; an empty reason: it took it."""
+
+    backend: str
+    reason: str
+    seconds: float
+
+
+CallView = dict[str, Any]
+"""``log_fields`` of the record, with ``id``, ``state``, ``started_at``, ``phases``, ``tries``."""
+
+
+class Volumes:
+    """Bytes carried until now, by way; those of running calls count."""
+
+    def __init__(self, balancer: Balancer) -> None:
+        ledger = balancer.ledger
+        self.bytes_in: Counter[Way] = Counter(ledger.bytes_in_by_way)
+        self.bytes_out: Counter[Way] = Counter(ledger.bytes_out_by_way)
+        for call in balancer.calls():
+            if call.record.outcome is None:  # else the ledger has counted it
+                bytes_in, bytes_out = call.bytes_so_far
+                way = way_of(call.record)
+                self.bytes_in[way] += bytes_in
+                self.bytes_out[way] += bytes_out
+
+    def of_listener(self, name: str) -> tuple[int, int]:
+        """Return bytes in and out of one listener."""
+        return _sum_of(self.bytes_in, name), _sum_of(self.bytes_out, name)
+
+
+def certificate_view(certificate: Certificate) -> CertificateView:
+    """Show a certificate."""
+    not_after = certificate.leaf.not_valid_after_utc
+    return CertificateView(
+        certificate.subject,
+        certificate.names,
+        certificate.sha256.hex(),
+        certificate.sha1.hex(),
+        not_after.timestamp(),
+        (not_after - now_utc()).days,
+    )
+
+
+def listener_view(name: str, listener: Listener, volumes: Volumes) -> ListenerView:
+    """Show a listener."""
+    service = listener.service
+    served = service.server_policy.served if service.server_policy is not None else ()
+    bytes_in, bytes_out = volumes.of_listener(name)
+    return ListenerView(
+        name,
+        str(service.listener.address) if not listener.is_accepting else _address(listener),
+        str(service.listener.mode),
+        service.listener.pool,
+        len(listener.calls),
+        service.listener.calls_max,
+        listener.is_accepting,
+        None,
+        bytes_in,
+        bytes_out,
+        tuple(certificate_view(shown.certificate) for shown in served),
+    )
+
+
+def pool_view(
+    checks: PooledChecks, standings_in_file: Mapping[tuple[str, str], str], started_at: float
+) -> PoolView:
+    """Show a pool; ``standings_in_file`` by pool and backend."""
+    pool = checks.pool
+    return PoolView(
+        pool.name,
+        str(pool.config.strategy),
+        str(pool.config.transport),
+        len(pool.affinity),
+        str(pool.check.method),
+        tuple(
+            backend_view(
+                checks, backend, standings_in_file.get((pool.name, backend.name)), started_at
+            )
+            for backend in pool.backends
+        ),
+    )
+
+
+def backend_view(
+    checks: PooledChecks, backend: Backend, standing_in_file: str | None, started_at: float
+) -> BackendView:
+    """Show a backend."""
+    now, health = now_s(), backend.health
+    because, is_aside = backend.unusable_because(now), health.is_set_aside(now)
+    sha256, is_same = same_certificate(checks, backend)
+    check = backend.last_check
+    return BackendView(
+        name=backend.name,
+        address=str(backend.config.address),
+        standing=str(backend.standing),
+        standing_in_file=standing_in_file,
+        health="up" if health.is_up else "down",
+        set_aside=is_aside,
+        usable=because is None,
+        unusable_because=because,
+        since_at=started_at if health.since is None else wall_clock(health.since),
+        health_reason=health.set_aside_reason if health.is_up and is_aside else health.reason,
+        calls=backend.calls,
+        dialing=backend.dialing,
+        calls_max=backend.config.calls_max,
+        calls_total=backend.calls_total,
+        weight=backend.config.weight,
+        backup=backend.config.backup,
+        certificate_sha256=None if sha256 is None else sha256.hex(),
+        same_certificate=is_same,
+        last_check=None
+        if check is None
+        else CheckView(
+            wall_clock(check.at),
+            check.verdict.good,
+            round(check.seconds, 6),
+            check.verdict.reason,
+            check.verdict.transcript,
+        ),
+    )
+
+
+def same_certificate(checks: PooledChecks, backend: Backend) -> tuple[bytes | None, bool | None]:
+    """Return the hash a backend has or expects, and whether clients are shown that certificate."""
+    declared = backend.config.rras_certificate_sha256
+    sha256 = backend.leaf_sha256
+    if sha256 is None and Mode.OFFLOAD in checks.modes and declared is not None:
+        sha256 = bytes.fromhex(declared)
+    if sha256 is None or not checks.served:
+        return sha256, None
+    return sha256, sha256 in {certificate.sha256 for certificate in checks.served}
+
+
+def call_view(record: Record, call: Call | None = None) -> CallView:
+    """Show a call; ``call`` while it runs."""
+    fields = log_fields(record)
+    phases = {name: fields[name] for name in PHASES if name in fields}
+    shown: CallView = {
+        "id": record.id,
+        "state": "running" if record.outcome is None else "ended",
+        "started_at": record.started_at,
+        **fields,
+        "phases": phases,
+        "tries": [TryView(t.backend, t.reason, round(t.seconds, 6)) for t in record.tries],
+    }
+    if call is not None and record.outcome is None:
+        shown["bytes_in"], shown["bytes_out"] = call.bytes_so_far
+        shown["duration_s"] = round(now_s() - record.opened_s, 6)
+    return shown
+
+
+PHASES = ("preface_s", "hello_s", "tls_s", "head_s", "reach_s", "relay_s")
+
+
+def wall_clock(monotonic_s: float) -> float:
+    """Return a moment of the monotonic clock as seconds since 1970."""
+    return time.time() - (now_s() - monotonic_s)
+
+
+def _address(listener: Listener) -> str:
+    host, port = listener.address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _sum_of(counts: Counter[Way], listener: str) -> int:
+    return sum(count for way, count in counts.items() if way[0] == listener)
