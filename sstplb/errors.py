@@ -27,7 +27,8 @@
     │       └── IdleTimeoutError, BackendDownError, StoppedError, KilledError
     └── OperatorError          what an operator asked for while we run cannot be done
         ├── BadRequestError, BadValueError, UnknownThingError
-        └── ConflictError, UnavailableError
+        ├── ConflictError, CaptureError
+        └── UnavailableError
 
 What differs between kinds is said by class attributes, never by conditionals elsewhere:
 
@@ -330,6 +331,12 @@ class ConflictError(OperatorError):
 
     reason = "conflict"
     http_status = 409
+
+
+class CaptureError(ConflictError):
+    """A capture cannot begin; the message says why and what to do."""
+
+    reason = "capture_refused"
 
 
 class UnavailableError(OperatorError):

@@ -203,6 +203,7 @@ class Stage:
         self.pool: dict[str, Any] = {}
         self.backend_settings: dict[str, dict[str, Any]] = {}
         self.limits: dict[str, Any] = {}
+        self.capture: dict[str, Any] = {}
         self.engine = "auto"
         self.more_listeners: list[dict[str, Any]] = []
         self.more_pools: dict[str, Any] = {}
@@ -242,6 +243,7 @@ class Stage:
                 "listeners": [{**listener, **self.listener}, *self.more_listeners],
                 "pools": {"rras": pool, **self.more_pools},
                 "limits": self.limits,
+                "capture": self.capture,
                 "tls": {"engine": self.engine},
             }
         )

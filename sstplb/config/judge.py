@@ -62,6 +62,7 @@ def judge(config: Config, report: Report) -> None:
         _judge_backends(pool.backends, transport, (*path, "backends"), report)
         _judge_pool(pool, path, report)
         _judge_check(pool.check, (*path, "check"), report)
+    _judge_capture(config, report)
 
 
 def pools_of(listener: Listener) -> Iterator[tuple[str, document.Path]]:
@@ -334,6 +335,16 @@ def _judge_check(check: Check, path: document.Path, report: Report) -> None:
             (*path, "interval"),
         )
     _judge_secret(check.password, (*path, "password"), report)
+
+
+def _judge_capture(config: Config, report: Report) -> None:
+    wanted, path = config.capture.listener, ("capture", "listener")
+    found = next((listener for listener in config.listeners if listener.name == wanted), None)
+    if wanted is not None and found is None:
+        known = ", ".join(listener.name for listener in config.listeners)
+        report(path, f"there is no listener {wanted}; known: {known}", ("listeners",))
+    elif found is not None and not found.mode.terminates_tls:
+        report(path, f"{wanted} is passthrough: TLS does not end here, so nothing can be seen")
 
 
 def _judge_secret(secret: Secret | None, path: document.Path, report: Report) -> None:

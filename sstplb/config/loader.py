@@ -244,5 +244,8 @@ def _fill_in(config: Config, base: Path) -> Config:
             "pools": {name: pool(name, value) for name, value in config.pools.items()},
             "log": config.log.model_copy(update={"file": absolute(config.log.file)}),
             "admin": admin(config.admin),
+            "capture": config.capture.model_copy(
+                update={"directory": absolute(config.capture.directory)}
+            ),
         }
     )

@@ -212,6 +212,24 @@ Bytes = Annotated[
 ]
 """The size of a buffer in bytes; in the file with its unit: ``16KiB``."""
 
+FILE_BYTES_MIN = 64 << 10
+
+
+def _fit_for_a_file(size: int) -> int:
+    if size < FILE_BYTES_MIN:
+        raise ValueError(f"expected {format_size(FILE_BYTES_MIN)} or more, got {format_size(size)}")
+    return size
+
+
+FileBytes = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    AfterValidator(_fit_for_a_file),
+    PlainSerializer(format_size, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+ ?(B|KiB|MiB|GiB)$"}),
+]
+"""How large a file may become, in bytes; in the file with its unit: ``64MiB``."""
+
 Address = Annotated[
     Endpoint,
     BeforeValidator(parse_endpoint),
@@ -702,6 +720,32 @@ class Admin(Model):
     """Pages and programs that may follow events live at one time."""
 
 
+class Capture(Model):
+    """Recording what chosen calls say inside TLS, as files for Wireshark (pcapng).
+
+    Such a file holds what users send and receive: allow it only while you need it.
+    """
+
+    directory: File | None = None
+    """Where captures are written, readable by the balancer's user only. Without it there are none.
+    It must exist."""
+    client: Network | None = None
+    """Capture calls from here. With this or ``listener`` a capture begins when the configuration
+    comes into force, of calls that run (as far as they can be joined) and of new ones."""
+    listener: Name | None = None
+    """Capture calls of this listener; it must end TLS. With ``client``, both must fit."""
+    seconds_max: Seconds = 300.0
+    """How long a capture lasts."""
+    bytes_max: FileBytes = 64 << 20
+    """How large a capture's file becomes."""
+    calls_max: Annotated[int, Field(ge=1)] = 16
+    """Calls that are recorded at one time, by all captures together."""
+    files_max: Annotated[int, Field(ge=1)] = 32
+    """Captures in the directory; with so many no new one begins until you remove some."""
+    secrets: bool = False
+    """Whether passwords, challenges and responses are recorded too; else zeros stand for them."""
+
+
 class Tls(Model):
     """How TLS is done, for the whole balancer."""
 
@@ -725,3 +769,5 @@ class Config(Model):
     """What is written where."""
     admin: Admin = Admin()
     """How the balancer is operated while it runs."""
+    capture: Capture = Capture()
+    """Recording what chosen calls say."""

@@ -12,6 +12,7 @@ from sstplb.config import schema
 from sstplb.config.judge import call_pools_of, pools_of
 from sstplb.config.schema import (
     Admin,
+    Capture,
     Check,
     CheckMethod,
     CheckPreset,
@@ -59,7 +60,7 @@ def warnings(config: Config) -> list[Problem]:
             found += _call_warnings(path, pool, modes[name])
         elif name in visited:
             found += _web_warnings(path, pool)
-    return found
+    return [*found, *_capture_warnings(config.capture)]
 
 
 # --- limits and listeners ---------------------------------------------------------------------
@@ -87,6 +88,19 @@ def _limit_warnings(limits: Limits) -> Iterator[Problem]:
         if name in limits.model_fields_set and getattr(limits, name) > limits.calls_max:
             message = f"is more than calls_max ({limits.calls_max}) and will never be reached"
             yield Problem(message, f"limits.{name}")
+
+
+def _capture_warnings(capture: Capture) -> Iterator[Problem]:
+    chosen = capture.client is not None or capture.listener is not None
+    if capture.directory is None:
+        if chosen or capture.secrets:
+            yield Problem("has no effect without a directory", "capture")
+        return
+    if capture.secrets:
+        message = "passwords, and what passwords can be guessed from, may be recorded"
+        yield Problem(message, "capture.secrets")
+    if chosen:
+        yield Problem("calls are recorded: what their users send and receive is kept", "capture")
 
 
 def _listener_warnings(path: str, listener: Listener, limits: Limits) -> Iterator[Problem]:

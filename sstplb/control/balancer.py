@@ -29,6 +29,7 @@ from sstplb.control.plan import Plan, Prepared, lay_out
 from sstplb.errors import BackendDownError, CallError, ConfigError, Problem, StoppedError
 from sstplb.net import tcp
 from sstplb.net.call import Call
+from sstplb.net.capture import Capture, Recorder, Selection
 from sstplb.net.listener import Listener
 from sstplb.net.relay import Transit
 
@@ -46,6 +47,8 @@ class Balancer:
         self.ledger = Ledger()
         self.admission = Admission(prepared.config.limits)
         self.transit = Transit(prepared.config.limits.relay_buffer)
+        self.recorder = Recorder()
+        """Captures; ``start_capture`` begins one on demand."""
         self.listeners: dict[str, Listener] = {}
         """By name, those that accept."""
         self._retired: list[Listener] = []
@@ -65,6 +68,7 @@ class Balancer:
         bound = self._bind(self.plan.config)
         await self._checker.start()
         self._adopt(bound)
+        self.recorder.reconfigure(self.plan.config.capture)
 
     async def reload(self, prepared: Prepared, *, recheck: bool = True) -> None:
         """Swap the configuration. Raises ConfigError, and then nothing has changed.
@@ -78,6 +82,7 @@ class Balancer:
         self.admission.reconfigure(prepared.config.limits)
         self.transit.resize(prepared.config.limits.relay_buffer)
         self._adopt(bound)
+        self.recorder.reconfigure(self.plan.config.capture, self.calls())
         self._checker = Checker(self.plan, self.health_changed)
         await self._checker.start(only_new=not recheck)
 
@@ -99,6 +104,7 @@ class Balancer:
             await listener.wait_ended()
         await self._checker.stop()
         self.transit.close()
+        self.recorder.stop_all("the balancer stopped")
         return self._cut
 
     def calls(self) -> list[Call]:
@@ -116,6 +122,21 @@ class Balancer:
         """End calls from outside."""
         for call in calls:
             call.end(why)
+
+    def start_capture(
+        self,
+        selection: Selection,
+        *,
+        seconds_max: float | None = None,
+        bytes_max: int | None = None,
+    ) -> Capture:
+        """Record calls, those that run and new ones; stop it with its ``stop``.
+
+        Raises CaptureError when the configuration does not allow it, or the file cannot be made.
+        """
+        return self.recorder.start(
+            selection, self.calls(), seconds_max=seconds_max, bytes_max=bytes_max
+        )
 
     def _bind(self, config: schema.Config) -> dict[schema.Endpoint, socket.socket]:
         """Return a listening socket for each configured address that has none yet.

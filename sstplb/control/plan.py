@@ -7,6 +7,7 @@ all that is wrong at once, and what will hurt later. ``sstplb check`` stops ther
 the previous plan what must outlive a reload (``balance/pool.py``).
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -103,6 +104,10 @@ def prepare(config: schema.Config) -> Prepared:
         except CertificateError as error:
             problems.append(Problem(str(error), f"pools.{name}"))
     access = load_access(config.admin, problems, hints)
+    directory = config.capture.directory
+    if directory is not None and not (directory.is_dir() and os.access(directory, os.W_OK)):
+        message = f"{directory} is no directory that this user can write to"
+        problems.append(Problem(message, "capture.directory"))
     hints += _declared_mismatches(config, server_policies)
     if problems:
         raise ConfigError(problems)

@@ -17,9 +17,11 @@ from sstplb.balance.health import Flip
 from sstplb.balance.pool import Place
 from sstplb.errors import CallError
 from sstplb.net import tcp
+from sstplb.net.capture import Recorder
 from sstplb.net.leg import Leg, PlainLeg
-from sstplb.net.relay import Flow, Transit
+from sstplb.net.relay import Flow, Relay, Transit
 from sstplb.net.service import Route, Service
+from sstplb.protocol.boundary import Boundary
 from sstplb.protocol.call import Watcher
 from sstplb.tls.policy import ServedCertificate
 
@@ -30,6 +32,7 @@ class Desk(Protocol):
     ledger: Ledger
     admission: Admission
     transit: Transit
+    recorder: Recorder
 
     def health_changed(self, backend: Backend, flip: Flip | None) -> None:
         """Note what a call's outcome did to the health of a backend (None: nothing)."""
@@ -78,6 +81,8 @@ class Call:
         """Whether this turned out not to be SSTP."""
         self.flow = Flow(now_s())
         self.watcher: Watcher | None = None
+        self.relay: Relay | None = None
+        """While it runs."""
         self.ended_by: CallError | None = None
         """Why somebody outside ended this call."""
         self.task: asyncio.Task[None] | None = None
@@ -171,6 +176,20 @@ class Call:
             self._place.release(now_s())
         if self._ticket is not None:
             self._ticket.release()
+
+    # --- what a capture asks ------------------------------------------------------------------
+
+    @property
+    def is_recordable(self) -> bool:
+        """Whether SSTP packets pass here that can be seen."""
+        return self.relay is not None and self.served is not None and not self.is_visit
+
+    def boundaries(self) -> tuple[Boundary, Boundary]:
+        """Return where the next packets begin: the client's, the backend's."""
+        if self.watcher is not None:
+            return self.watcher.boundaries()
+        is_new = not self.flow.inward.bytes and not self.flow.outward.bytes
+        return (Boundary(), Boundary()) if is_new else (Boundary(None), Boundary(None))
 
     # --- for everybody else -----------------------------------------------------------------
 

@@ -54,6 +54,8 @@ Seen = Callable[[memoryview], int]
 """Looks at a chunk, keeps nothing of it, and returns how large a chunk may be that it still wants
 to see; 0: none any more."""
 
+Tap = Callable[[memoryview], None]
+"""Looks at every chunk, and keeps nothing of it. Must not raise."""
 
 _NOTHING = memoryview(b"")
 
@@ -158,47 +160,58 @@ class RelayLimits:
     half_closed_timeout_s: float
 
 
-async def relay(
-    client: Leg,
-    backend: Leg,
-    flow: Flow,
-    limits: RelayLimits,
-    transit: Transit,
-    *,
-    seen_inward: Seen | None = None,
-    seen_outward: Seen | None = None,
-) -> None:
-    """Move bytes both ways until both sides have finished.
+class Relay:
+    """The two pumps of one call.
 
-    Raises IdleTooLongError after too long a silence, and LegFailedError when a record is damaged.
     ``flow`` is kept up to date while it runs. Does not close the legs.
     """
-    whole = _Relay(flow, limits, transit)
-    inward = _Pump(whole, client, backend, flow.inward, seen_inward)
-    outward = _Pump(whole, backend, client, flow.outward, seen_outward)
-    whole.pumps = (inward, outward)
-    try:
-        whole.watch_silence()
-        inward.begin()
-        outward.begin()
-        await whole.finished
-    finally:
-        whole.stop()
 
+    __slots__ = ("_silence", "finished", "flow", "limits", "loop", "pumps", "transit")
 
-class _Relay:
-    """What the two pumps of a call share."""
-
-    __slots__ = (
-        "_silence", "finished", "flow", "limits", "loop", "pumps", "transit",
-    )  # fmt: skip
-
-    def __init__(self, flow: Flow, limits: RelayLimits, transit: Transit) -> None:
+    def __init__(
+        self,
+        client: Leg,
+        backend: Leg,
+        flow: Flow,
+        limits: RelayLimits,
+        transit: Transit,
+        *,
+        seen_inward: Seen | None = None,
+        seen_outward: Seen | None = None,
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.flow, self.limits, self.transit = flow, limits, transit
         self.finished: asyncio.Future[None] = self.loop.create_future()
-        self.pumps: tuple[_Pump, ...] = ()
+        inward = _Pump(self, client, backend, flow.inward, seen_inward)
+        outward = _Pump(self, backend, client, flow.outward, seen_outward)
+        self.pumps = (inward, outward)
         self._silence: asyncio.TimerHandle | None = None
+
+    async def run(self) -> None:
+        """Move bytes both ways until both sides have finished.
+
+        Raises IdleTooLongError after too long a silence, and LegFailedError when a record is
+        damaged.
+        """
+        try:
+            self.watch_silence()
+            for pump in self.pumps:
+                pump.begin()
+            await self.finished
+        finally:
+            self.stop()
+
+    def tap(self, inward: Tap, outward: Tap) -> None:
+        """Show every chunk to these as well, from now on. Never between two plain legs."""
+        for pump, tap in zip(self.pumps, (inward, outward), strict=True):
+            pump.tap(tap)
+
+    def untap(self) -> None:
+        """Show chunks only to whom they were shown before ``tap``."""
+        for pump in self.pumps:
+            pump.untap()
+
+    # --- what the pumps share -------------------------------------------------------------------
 
     def watch_silence(self) -> None:
         """Look how long it has been silent; look again when it could be too long."""
@@ -238,20 +251,26 @@ class _Relay:
             self.finished.exception()  # a failure that came while we were being cancelled
 
 
+def _nothing_seen(_chunk: memoryview) -> int:
+    return 0
+
+
 class _Pump:
     """One direction. Its methods are called by the event loop."""
 
     __slots__ = (
         "_held", "_kept", "_meter", "_pipe", "_relay", "_rest", "_seen", "_seen_bytes_max",
-        "_sink", "_source", "_stopped", "_time",
+        "_sink", "_source", "_stopped", "_time", "_untapped",
     )  # fmt: skip
 
     def __init__(
-        self, relay: _Relay, source: Leg, sink: Leg, meter: Meter, seen: Seen | None
+        self, relay: Relay, source: Leg, sink: Leg, meter: Meter, seen: Seen | None
     ) -> None:
         self._relay, self._source, self._sink = relay, source, sink
         self._meter, self._seen = meter, seen
         self._seen_bytes_max = 0 if seen is None else sys.maxsize
+        self._untapped: Seen | None = None
+        """Who sees chunks when nobody listens in; while somebody does, ``_seen`` is both."""
         self._time = relay.loop.time
         self._rest = _NOTHING
         """What the sink has not taken yet."""
@@ -269,6 +288,26 @@ class _Pump:
         if not early or self._pass_on(memoryview(early)):
             # TLS may hold more already, of which the socket will not tell.
             self._relay.loop.call_soon(self.on_readable)
+
+    def tap(self, tap: Tap) -> None:
+        """Show every chunk to ``tap`` too; in the place of ``seen``: no tap, no cost."""
+        assert self._untapped is None, "one tap at a time"
+        seen, wanted = self._seen, self._seen_bytes_max
+        self._untapped = was = seen or _nothing_seen
+
+        def both(chunk: memoryview) -> int:
+            nonlocal wanted
+            if len(chunk) <= wanted:
+                wanted = was(chunk)
+            tap(chunk)
+            return sys.maxsize
+
+        self._seen, self._seen_bytes_max = both, sys.maxsize
+
+    def untap(self) -> None:
+        """Show chunks to ``seen`` alone again; it says itself how much it still wants."""
+        if self._untapped is not None:
+            self._seen, self._untapped = self._untapped, None
 
     def rest(self) -> None:
         """Give back what only a busy pump needs."""

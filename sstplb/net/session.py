@@ -41,7 +41,7 @@ from sstplb.errors import (
 from sstplb.net import failover, opening
 from sstplb.net.call import Call
 from sstplb.net.leg import RECEIVE_BYTES
-from sstplb.net.relay import IdleTooLongError, LegFailedError, RelayLimits, Seen, relay
+from sstplb.net.relay import IdleTooLongError, LegFailedError, Relay, RelayLimits, Seen
 from sstplb.protocol.call import Watcher
 from sstplb.protocol.head import RequestHead, ResponseHead, simple_answer
 
@@ -106,21 +106,26 @@ async def converse(call: Call) -> None:
     limits, backend_leg = call.service.limits, call.backend_leg
     assert backend_leg is not None, "the call has reached a backend"
     seen_inward, seen_outward = _watch(call)
+    call.relay = Relay(
+        call.client_leg,
+        backend_leg,
+        call.flow,
+        RelayLimits(limits.idle_timeout, limits.half_closed_timeout),
+        call.desk.transit,
+        seen_inward=seen_inward,
+        seen_outward=seen_outward,
+    )
+    call.desk.recorder.consider(call)
     try:
-        await relay(
-            call.client_leg,
-            backend_leg,
-            call.flow,
-            RelayLimits(limits.idle_timeout, limits.half_closed_timeout),
-            call.desk.transit,
-            seen_inward=seen_inward,
-            seen_outward=seen_outward,
-        )
+        await call.relay.run()
     except IdleTooLongError as error:
         raise IdleTimeoutError(str(error)) from error
     except LegFailedError as error:
         kind = ClientTlsError if error.leg is call.client_leg else BackendTlsError
         raise kind(str(error), reason=f"{kind.reason}_in_call") from error
+    finally:
+        call.relay = None
+        call.desk.recorder.leave(call)
 
 
 def _watch(call: Call) -> tuple[Seen | None, Seen | None]:

@@ -31,6 +31,7 @@ from types import MappingProxyType
 
 from sstplb.config.schema import Follow
 from sstplb.errors import PacketError, quote
+from sstplb.protocol.boundary import Boundary
 from sstplb.protocol.packet import CryptoBindingRequest, Message, parse_message
 from sstplb.protocol.registry import (
     CONTROL_BYTES_MIN,
@@ -164,6 +165,15 @@ class Watcher:
     def packets_from_backend(self) -> int | None:
         """Packets the backend has begun to send; None when not all were looked at."""
         return self._backend.packets if self.looks_at_bytes == ALL_BYTES else None
+
+    def boundaries(self) -> tuple[Boundary, Boundary]:
+        """Return where the next packet of the client begins, and the backend's.
+
+        Known while every packet is looked at; else they have to be found.
+        """
+        if self.looks_at_bytes < ALL_BYTES:
+            return Boundary(None), Boundary(None)
+        return self._client.boundary, self._backend.boundary
 
     def from_client(self, data: bytes | memoryview) -> None:
         """Look at bytes on their way to the backend; nothing of ``data`` itself is kept."""
@@ -299,6 +309,11 @@ class _Stream:
     def is_between_packets(self) -> bool:
         """Whether the last packet is complete and the next has not begun."""
         return not self._carry and not self._skip
+
+    @property
+    def boundary(self) -> Boundary:
+        """Where the next packet begins."""
+        return Boundary(self._skip, self._carry)
 
     def feed(self, data: bytes | memoryview) -> list[bytes]:
         """Take a chunk, return the payloads of the control packets it completes.

@@ -19,9 +19,9 @@ from sstplb.net.relay import (
     Flow,
     IdleTooLongError,
     LegFailedError,
+    Relay,
     RelayLimits,
     Transit,
-    relay,
 )
 from sstplb.tls.certificate import load_identity
 from sstplb.tls.openssl import OpenSsl
@@ -178,7 +178,7 @@ def test_the_relay_carries_both_ways_at_once(
             up, down = os.urandom(size * count), os.urandom(size * count)
             seen = flow()
             pipes = Transit(65536)
-            relaying = asyncio.create_task(relay(left.far, right.near, seen, LIMITS, pipes))
+            relaying = asyncio.create_task(Relay(left.far, right.near, seen, LIMITS, pipes).run())
 
             async def send(leg: Leg, payload: bytes) -> None:
                 for at in range(0, len(payload), size):
@@ -203,7 +203,9 @@ def test_the_relay_carries_both_ways_at_once(
 def test_the_relay_keeps_the_other_direction_open(kind: str, served: Issued) -> None:
     async def story() -> None:
         async with facing(kind, served) as left, facing(kind, served) as right:
-            relaying = asyncio.create_task(relay(left.far, right.near, flow(), LIMITS, transit()))
+            relaying = asyncio.create_task(
+                Relay(left.far, right.near, flow(), LIMITS, transit()).run()
+            )
             await left.near.send(b"question")
             await left.near.send_end()
             assert await everything(right.far) == b"question"
@@ -224,7 +226,7 @@ def test_silence_has_a_limit(half_closed: bool, limit: float, served: Issued) ->
                 await left.near.send_end()
             began = asyncio.get_running_loop().time()
             with pytest.raises(IdleTooLongError, match="no byte either way"):
-                await relay(left.far, right.near, flow(), limits, Transit(65536))
+                await Relay(left.far, right.near, flow(), limits, Transit(65536)).run()
             assert limit * 0.9 <= asyncio.get_running_loop().time() - began < limit + 0.3
 
     play(story)
@@ -234,7 +236,9 @@ def test_silence_has_a_limit(half_closed: bool, limit: float, served: Issued) ->
 def test_a_damaged_record_names_its_leg(kind: str, served: Issued) -> None:
     async def story() -> None:
         async with facing(kind, served) as left, facing("plain", served) as right:
-            relaying = asyncio.create_task(relay(left.far, right.near, flow(), LIMITS, transit()))
+            relaying = asyncio.create_task(
+                Relay(left.far, right.near, flow(), LIMITS, transit()).run()
+            )
             await asyncio.sleep(0.01)
             left.near.sock.send(b"\x17\x03\x03\x00\x20" + bytes(32))
             with pytest.raises(LegFailedError) as caught:
@@ -270,7 +274,7 @@ def test_many_calls_leave_nothing_behind(kind: str, served: Issued) -> None:
         for _ in range(250):
             async with facing(kind, served) as left, facing("plain", served) as right:
                 relaying = asyncio.create_task(
-                    relay(left.far, right.near, flow(), LIMITS, transit())
+                    Relay(left.far, right.near, flow(), LIMITS, transit()).run()
                 )
                 await left.near.send(b"x" * 100)
                 assert await right.far.receive(100) == b"x" * 100

@@ -1,0 +1,261 @@
+"""Captures of real calls: what Wireshark makes of them, their limits, and what is not in them."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sstplb.errors import CaptureError, ConfigError
+from sstplb.lab.pki import Issued, LabPki
+from sstplb.net.capture import SECRETS_REMOVED, Capture, Selection, files_in
+from sstplb.protocol.ppp_peer import Authentication
+from tests.characters import Stage, packets, play, staged
+from tests.stories.test_real_calls import Lab
+
+SECRET = "correct horse battery"
+needs_tshark = pytest.mark.skipif(
+    shutil.which("tshark") is None, reason="tshark is not installed (make test installs it)"
+)
+
+
+def tshark(path: Path, *fields: str) -> list[list[str]]:
+    """Return the fields of each frame, as Wireshark's own dissectors see them."""
+    arguments = [word for name in fields for word in ("-e", name)]
+    done = subprocess.run(
+        ["tshark", "-n", "-r", str(path), "-T", "fields", *arguments],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def allow(stage: Stage, directory: Path, **more: Any) -> Path:
+    stage.capture = {"directory": str(directory), **more}
+    return directory
+
+
+def the_only(stage: Stage) -> Capture:
+    (found,) = stage.balancer.recorder.captures.values()
+    return found
+
+
+@needs_tshark
+@pytest.mark.parametrize("mode", ["offload", "reencrypt"])
+@pytest.mark.parametrize("authentication", list(Authentication))
+def test_wireshark_sees_lcp_authentication_and_ip(
+    mode: str, authentication: Authentication, pki: LabPki, served: Issued, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        lab = Lab(mode, pki, served, authentication=authentication, accounts={"user": SECRET})
+        allow(lab.stage, tmp_path, listener="vpn")
+        async with lab.running():
+            report = await lab.call(password=SECRET, data_bytes=20_000)
+            assert report.ok, report.failure
+            await lab.stage.ended()
+            made = the_only(lab.stage)
+            made.stop("the test has seen enough")
+            record = lab.stage.balancer.ledger.ended[0]
+        seen = tshark(
+            made.path, "frame.protocols", "frame.p2p_dir",
+            "frame.interface_name", "frame.comment", "chap.code", "pap.code",
+        )  # fmt: skip
+        text = json.dumps(seen)
+        chain = [row[0].removeprefix("ppp:") for row in seen]
+        auth = "chap" if authentication is Authentication.MSCHAPV2 else "pap"
+        first = {name: chain.index(next(c for c in chain if name in c)) for name in
+                 ("lcp", auth, "ipcp", "ip:icmp", "ip:udp")}  # fmt: skip
+        assert list(first) == sorted(first, key=lambda name: first[name])
+        assert "malformed" not in text.lower()
+        assert {row[1] for row in seen} == {"0", "1"}, "both directions"
+        assert {row[2] for row in seen} == {f"call {record.id} {report.correlation_id}"}
+        assert "CALL_CONNECT_ACK" in text
+        assert "CALL_CONNECTED" in text
+        assert SECRETS_REMOVED in text
+        assert made.frames == len(seen)
+        total = made.path.read_bytes()
+        assert SECRET.encode() not in total
+        assert made.path.stat().st_mode & 0o777 == 0o600
+
+    play(story)
+
+
+@needs_tshark
+def test_no_challenge_or_response_is_in_the_file_unless_asked_for(
+    pki: LabPki, served: Issued, tmp_path: Path
+) -> None:
+    values: dict[bool, list[str]] = {}
+
+    async def story(secrets: bool) -> None:
+        lab = Lab("offload", pki, served)
+        allow(lab.stage, tmp_path, listener="vpn", secrets=secrets)
+        async with lab.running():
+            assert (await lab.call()).ok
+            await lab.stage.ended()
+            made = the_only(lab.stage)
+            made.stop("enough")
+        rows = tshark(made.path, "chap.value", "chap.message", "chap.name")
+        values[secrets] = [value for value, _, _ in rows if value]
+        assert [name for _, _, name in rows if name], "names stay"
+        messages = "".join(message for _, message, _ in rows)
+        assert ("S=" + "0" * 40 in messages) is not secrets
+
+    for secrets in (False, True):
+        play(lambda secrets=secrets: story(secrets))  # type: ignore[misc]  # bound at once
+    assert len(values[False]) == len(values[True]) == 2, "a challenge and a response"
+    assert {character for value in values[False] for character in value} == {"0"}
+    assert all(len(set(value)) > 4 for value in values[True])
+
+
+@pytest.mark.parametrize("follow", ["full", "opening", "off"])
+def test_a_call_that_runs_is_joined_at_a_packet(
+    follow: str, pki: LabPki, served: Issued, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        stage = Stage("offload", pki.root_path, served)
+        stage.listener["follow"] = follow
+        allow(stage, tmp_path)
+        async with staged(stage):
+            client = await stage.client()
+            await client.open()
+            payload = packets(30 * 1404)
+            assert await client.echo(payload + payload[:700])
+            made = stage.balancer.start_capture(Selection(call=1))
+            assert await client.echo(payload[700:1404] + payload)
+            await client.close()
+            await stage.ended()
+            assert made.ended_because == "its call has ended"
+        (found,) = files_in(tmp_path)
+        assert found.calls == 1
+        # From where nobody counted, one packet more may pass until the next is found.
+        assert found.frames in ((60,) if follow == "full" else (58, 59, 60)), found
+        assert payload[4:1404] in made.path.read_bytes()
+
+    play(story)
+
+
+def test_only_chosen_calls_are_recorded(pki: LabPki, served: Issued, tmp_path: Path) -> None:
+    async def story() -> None:
+        stage = Stage("offload", pki.root_path, served)
+        allow(stage, tmp_path, client="127.0.0.9")
+        async with staged(stage):
+            chosen, other = await stage.client("127.0.0.9"), await stage.client("127.0.0.8")
+            for client in (chosen, other):
+                await client.open()
+                assert await client.echo(packets(5 * 1404))
+            made = the_only(stage)
+            assert (made.calls, made.frames) == (1, 10)
+            running = {call.client_address[0]: call for call in stage.balancer.calls()}
+            tapped = {
+                host: any(pump._untapped for pump in call.relay.pumps)
+                for host, call in running.items()
+                if call.relay is not None
+            }
+            assert tapped == {"127.0.0.9": True, "127.0.0.8": False}
+            made.stop("enough")
+            assert await chosen.echo(packets(5 * 1404)), "its call goes on"
+            assert made.frames == 10
+
+    play(story)
+
+
+def test_a_capture_ends_at_its_limits(pki: LabPki, served: Issued, tmp_path: Path) -> None:
+    async def story() -> None:
+        stage = Stage("reencrypt", pki.root_path, served)
+        allow(stage, tmp_path, bytes_max="64KiB", calls_max=1, files_max=3)
+        async with staged(stage):
+            clients = [await stage.client() for _ in range(2)]
+            for client in clients:
+                await client.open()
+            start = stage.balancer.start_capture
+            full = start(Selection(listener="vpn"))
+            assert (full.calls, full.calls_left_out) == (1, 1), "calls_max"
+            for client in clients:  # which of them is recorded is not said
+                assert await client.echo(packets(200_000))
+            assert full.ended_because == "its 64KiB are full"
+            assert 60_000 < full.path.stat().st_size <= 65_536
+            short = start(Selection(client=ip_network("127.0.0.0/8")), seconds_max=0.05)
+            await asyncio.sleep(0.1)
+            assert short.ended_because == "its 0.05 s are over"
+            with pytest.raises(CaptureError, match="no call 77"):
+                start(Selection(call=77))
+            with pytest.raises(CaptureError, match="files_max"):
+                start(Selection(listener="vpn"))
+            assert not stage.balancer.recorder.captures
+
+    play(story)
+
+
+def test_a_full_disk_ends_the_capture_and_not_the_call(
+    pki: LabPki, served: Issued, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, room = os.write, [70_000]
+
+    def write(descriptor: int, data: bytes) -> int:
+        if not room[0]:
+            raise OSError(28, "No space left on device")
+        written = real(descriptor, data[: room[0]])
+        room[0] -= written
+        return written
+
+    async def story() -> None:
+        stage = Stage("offload", pki.root_path, served)
+        allow(stage, tmp_path, listener="vpn")
+        async with staged(stage):
+            client = await stage.client()
+            await client.open()
+            made = the_only(stage)
+            monkeypatch.setattr(os, "write", write)
+            assert await client.echo(packets(1_000_000))
+            assert "No space left on device" in made.ended_because
+            assert await client.echo(packets(1_000_000))
+            monkeypatch.undo()
+        (found,) = files_in(tmp_path)
+        assert found.bytes == made.bytes, "nothing behind the last whole block"
+        assert found.frames
+
+    play(story)
+
+
+def test_a_reload_begins_and_ends_captures(pki: LabPki, served: Issued, tmp_path: Path) -> None:
+    async def story() -> None:
+        stage = Stage("offload", pki.root_path, served)
+        async with staged(stage):
+            client = await stage.client()
+            await client.open()
+            with pytest.raises(CaptureError, match="not allowed"):
+                stage.balancer.start_capture(Selection(listener="vpn"))
+            allow(stage, tmp_path, listener="vpn")
+            await stage.reload()
+            made = the_only(stage)
+            assert made.calls == 1, "the call that runs is in it"
+            await stage.reload()
+            assert the_only(stage) is made, "a reload that changes nothing here keeps it"
+            made.stop("enough")
+            await stage.reload()
+            assert not stage.balancer.recorder.captures, "and does not begin it again"
+            allow(stage, tmp_path, listener="vpn", bytes_max="1MiB")
+            await stage.reload()
+            again = the_only(stage)
+            stage.capture = {}
+            await stage.reload()
+            assert again.ended_because == "the configuration does not allow it any more"
+
+    play(story)
+
+
+def test_a_directory_that_cannot_be_used_is_a_mistake(
+    pki: LabPki, served: Issued, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        stage = Stage("offload", pki.root_path, served)
+        allow(stage, tmp_path / "missing")
+        with pytest.raises(ConfigError, match=r"capture\.directory: .*missing is no directory"):
+            async with staged(stage):
+                pass
+
+    play(story)
