@@ -100,7 +100,6 @@ class Recorder:
         self._configured: Capture | None = None
         """The one that the configuration began."""
         self._recorded: dict[int, tuple[Capture, Recordable]] = {}
-        self._numbers = itertools.count(1)
 
     def reconfigure(self, settings: schema.Capture, running: Iterable[Recordable] = ()) -> None:
         """Take over settings; begin what they ask for, if they ask for something new.
@@ -140,7 +139,7 @@ class Recorder:
         if not str(selection):
             raise CaptureError("say which calls: a listener, a client or a call")
         capture = Capture(
-            _new_file(settings, next(self._numbers)),
+            _new_file(settings),
             selection,
             min(bytes_max or settings.bytes_max, settings.bytes_max),
             settings.secrets,
@@ -401,7 +400,7 @@ def files_in(directory: Path) -> list[CaptureFile]:
     return found
 
 
-def _new_file(settings: schema.Capture, number: int) -> Path:
+def _new_file(settings: schema.Capture) -> Path:
     """Return the path of the next file. Raises CaptureError when there are too many already."""
     assert settings.directory is not None, "asked before"
     try:
@@ -413,4 +412,8 @@ def _new_file(settings: schema.Capture, number: int) -> Path:
             f"{settings.directory} holds {count} captures (capture.files_max): remove some first"
         )
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    return settings.directory / f"sstplb-{stamp}-{os.getpid()}-{number}.pcapng"
+    paths = (
+        settings.directory / f"sstplb-{stamp}-{os.getpid()}-{number}.pcapng"
+        for number in itertools.count(1)
+    )
+    return next(path for path in paths if not path.exists())
