@@ -24,7 +24,8 @@
     │   ├── RefusedError       our own decision, before hand-over
     │   │   └── LimitReachedError, NoBackendAvailableError, DrainingError
     │   └── EndedError         our own decision, in the middle of a call
-    │       └── IdleTimeoutError, BackendDownError, StoppedError, KilledError
+    │       └── IdleTimeoutError, BackendDownError, StoppedError, KilledError,
+    │           WorkerDiedError
     └── OperatorError          what an operator asked for while we run cannot be done
         ├── BadRequestError, BadValueError, UnknownThingError
         ├── ConflictError, CaptureError
@@ -288,6 +289,12 @@ class StoppedError(EndedError):
     """The balancer stops, and the time for running calls is over."""
 
     reason = "stopped"
+
+
+class WorkerDiedError(EndedError):
+    """The process that carried the call is gone."""
+
+    reason = "worker_died"
 
 
 class KilledError(EndedError):

@@ -18,8 +18,10 @@ import uvloop
 
 from sstplb.config.loader import parse
 from sstplb.control.balancer import Balancer
+from sstplb.control.crew import Here
 from sstplb.control.plan import prepare
 from sstplb.lab.pki import Issued
+from sstplb.net.carrier import Carrier
 from sstplb.protocol.head import sstp_request, sstp_response
 from sstplb.protocol.packet import data_packet
 
@@ -205,6 +207,7 @@ class Stage:
         self.limits: dict[str, Any] = {}
         self.capture: dict[str, Any] = {}
         self.engine = "auto"
+        self.workers = 1
         self.more_listeners: list[dict[str, Any]] = []
         self.more_pools: dict[str, Any] = {}
         self._balancer: Balancer | None = None
@@ -214,6 +217,13 @@ class Stage:
     def balancer(self) -> Balancer:
         assert self._balancer is not None
         return self._balancer
+
+    @property
+    def carrier(self) -> Carrier:
+        """What the calls share, where they are carried in this process."""
+        crew = self.balancer.crew
+        assert isinstance(crew, Here)
+        return crew.carrier
 
     def document(self) -> str:
         """Return the configuration, as YAML (JSON is YAML)."""
@@ -245,6 +255,7 @@ class Stage:
                 "limits": self.limits,
                 "capture": self.capture,
                 "tls": {"engine": self.engine},
+                "workers": self.workers,
             }
         )
 
@@ -293,6 +304,12 @@ class Stage:
         """Wait until that many records are closed."""
         async with asyncio.timeout(LIMIT_S):
             while len(self.balancer.ledger.ended) < count:
+                await asyncio.sleep(0.005)
+
+    async def settled(self, count: int) -> None:
+        """Wait until that many calls are handed over and said to be; a worker tells it later."""
+        async with asyncio.timeout(LIMIT_S):
+            while sum(call.backend is not None for call in self.balancer.calls()) < count:
                 await asyncio.sleep(0.005)
 
     def reasons(self) -> list[str]:

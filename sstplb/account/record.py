@@ -5,7 +5,7 @@ ledger insists). Two clocks appear: ``started_at`` is the wall clock (seconds si
 people; everything else is durations in seconds from a monotonic one.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
 Address = tuple[str, int]
@@ -81,3 +81,9 @@ class Record:
     detail: str = ""
     """The reason in words."""
     duration_s: float = 0.0
+
+    def take_over(self, other: "Record") -> None:
+        """Become a copy of what another process has written of the same call."""
+        if other is not self:
+            for known in fields(self):
+                setattr(self, known.name, getattr(other, known.name))

@@ -193,6 +193,8 @@ def _shown_kind(field: FieldInfo) -> str:
         return "A duration, such as `10s`, `500ms` or `2m`. "
     if schema.format_size in units:
         return "A size, such as `16KiB` or `1MiB`. "
+    if schema.format_workers in units:
+        return f"`auto`, or a whole number from 1 to {schema.WORKERS_MAX}. "
     if bool in kinds:
         return "`true` or `false`. "
     if int in kinds or float in kinds:

@@ -11,6 +11,7 @@ certificate in a passthrough listener, a pool that does not exist) is judged in
 follows from elsewhere (a pool's transport, a backend's default port).
 """
 
+import os
 import re
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -211,6 +212,31 @@ Bytes = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^\d+ ?(B|KiB|MiB|GiB)$"}),
 ]
 """The size of a buffer in bytes; in the file with its unit: ``16KiB``."""
+
+WORKERS_MAX = 256
+
+
+def parse_workers(value: object) -> object:
+    """Read a number of processes, or ``auto``, which is kept as 0. Raises ValueError."""
+    if value == "auto":
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= WORKERS_MAX:
+        raise ValueError(f"expected auto, or a number from 1 to {WORKERS_MAX}, got {value!r}")
+    return value
+
+
+def format_workers(count: int) -> int | str:
+    """Write a number of processes as it stands in the file."""
+    return count or "auto"
+
+
+Workers = Annotated[
+    int,
+    BeforeValidator(parse_workers),
+    PlainSerializer(format_workers, return_type=int | str),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
+]
+"""A number of processes; 0: ``auto``."""
 
 FILE_BYTES_MIN = 64 << 10
 
@@ -761,6 +787,9 @@ class Config(Model):
     """Addresses that accept calls."""
     pools: Annotated[dict[Name, Pool], Field(min_length=1)]
     """RRAS servers, in groups that answer for one another."""
+    workers: Workers = 0
+    """Processes that carry calls: a number, or ``auto``, one for each core. With 1 there is a
+    single process; else one more decides, and round robin, affinity and limits stay exact."""
     limits: Limits = Limits()
     """Bounds that hold for the whole balancer."""
     tls: Tls = Tls()
@@ -771,3 +800,8 @@ class Config(Model):
     """How the balancer is operated while it runs."""
     capture: Capture = Capture()
     """Recording what chosen calls say."""
+
+    @property
+    def workers_count(self) -> int:
+        """How many processes carry calls on this machine."""
+        return self.workers or len(os.sched_getaffinity(0))

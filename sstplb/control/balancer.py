@@ -1,7 +1,8 @@
 """The balancer: the one place where the objects are wired together, swapped and let go.
 
-It is the ``Desk`` at which calls report (``net/call.py``), holds the listeners, and runs the
-checks. Its life is ``start``, any number of ``reload`` s, ``stop``.
+It admits calls and is the desk at which their bookings report (``control/booking.py``), holds the
+listeners, runs the checks, and has a crew that carries the calls, here or in workers. Its life is
+``start``, any number of ``reload`` s, ``stop``.
 
 **Reload is atomic.** Whatever can fail (files, certificates, binding new addresses) is done before
 anything is changed; then services are swapped by assignment. A listener whose address stays keeps
@@ -12,26 +13,35 @@ the service it began with.
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Callable
 
 import structlog
 
 from sstplb.account.exposition import log_fields, log_line
 from sstplb.account.ledger import Ledger
-from sstplb.account.record import Record
+from sstplb.account.record import Address, Outcome, Record
 from sstplb.balance.admission import Admission
 from sstplb.balance.backend import Backend
 from sstplb.balance.health import Flip, FlipKind
 from sstplb.config import schema
 from sstplb.config.schema import OnDown
+from sstplb.control.booking import Booking
 from sstplb.control.checker import Checker
+from sstplb.control.crew import Crew, Here
 from sstplb.control.plan import Plan, Prepared, lay_out
-from sstplb.errors import BackendDownError, CallError, ConfigError, Problem, StoppedError
+from sstplb.control.workers import Workers
+from sstplb.errors import (
+    BackendDownError,
+    CallError,
+    ConfigError,
+    LimitReachedError,
+    Problem,
+    StoppedError,
+)
 from sstplb.net import tcp
-from sstplb.net.call import Call
-from sstplb.net.capture import Capture, Recorder, Selection
+from sstplb.net.call import now_s
 from sstplb.net.listener import Listener
-from sstplb.net.relay import Transit
 
 log = structlog.get_logger()
 
@@ -46,29 +56,33 @@ class Balancer:
         """Told of each call at its end; they must be quick."""
         self.ledger = Ledger()
         self.admission = Admission(prepared.config.limits)
-        self.transit = Transit(prepared.config.limits.relay_buffer)
-        self.recorder = Recorder()
-        """Captures; ``start_capture`` begins one on demand."""
         self.listeners: dict[str, Listener] = {}
         """By name, those that accept."""
-        self._retired: list[Listener] = []
-        """Closed by a reload; their calls may still run."""
+        self.bookings: dict[int, Booking] = {}
+        """All calls that are not over, by number."""
         self._cut = 0
         """Calls cut by stopping."""
+        self._stopping = False
         self.plan: Plan = lay_out(prepared)
-        self._checker = Checker(self.plan, self.health_changed)
+        self._checker = self._new_checker()
+        count = prepared.config.workers_count
+        self.crew: Crew = Here() if count == 1 else Workers(count, self._crew_changed)
 
     # --- life -----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Bind every address, check every backend once, then accept.
+        """Bind every address, start who carries, check every backend once, then accept.
 
-        Raises ConfigError when an address cannot be bound.
+        Raises ConfigError when an address cannot be bound, or a worker cannot be started.
         """
         bound = self._bind(self.plan.config)
+        try:
+            await self.crew.start(self.prepared)
+        except BaseException:
+            _close_all(bound)
+            raise
         await self._checker.start()
         self._adopt(bound)
-        self.recorder.reconfigure(self.plan.config.capture)
 
     async def reload(self, prepared: Prepared, *, recheck: bool = True) -> None:
         """Swap the configuration. Raises ConfigError, and then nothing has changed.
@@ -76,14 +90,23 @@ class Balancer:
         ``recheck`` False: only backends that are new are checked at once.
         """
         bound = self._bind(prepared.config)
+        try:
+            await self.crew.propose(prepared)
+        except BaseException:
+            _close_all(bound)
+            raise
         await self._checker.stop()
+        if prepared.config.workers_count != self.crew.count:
+            log.warning(
+                "workers_unchanged",
+                message=f"{self.crew.count} carry calls until sstplb is restarted or upgraded",
+            )
         self.prepared = prepared
         self.plan = lay_out(prepared, self.plan)
         self.admission.reconfigure(prepared.config.limits)
-        self.transit.resize(prepared.config.limits.relay_buffer)
+        self.crew.adopt(prepared)
         self._adopt(bound)
-        self.recorder.reconfigure(self.plan.config.capture, self.calls())
-        self._checker = Checker(self.plan, self.health_changed)
+        self._checker = self._new_checker()
         await self._checker.start(only_new=not recheck)
 
     async def check_now(self, backend: Backend) -> None:
@@ -92,25 +115,28 @@ class Balancer:
 
     async def stop(self, timeout_s: float) -> int:
         """Accept no more, let calls end, close those that have not; return how many were cut."""
+        self._stopping = True
         for listener in self.listeners.values():
             listener.stop()
-        everyone = [*self.listeners.values(), *self._retired]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                for listener in everyone:
-                    await listener.wait_ended()
+                await self._wait_ended()
         self.end_all(f"the balancer stopped after waiting {timeout_s:g} s")
-        for listener in everyone:
-            await listener.wait_ended()
+        await self._wait_ended()
         await self._checker.stop()
-        self.transit.close()
-        self.recorder.stop_all("the balancer stopped")
+        await self.crew.stop()
         return self._cut
 
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[Booking]:
         """Return all calls that run."""
-        everyone = [*self.listeners.values(), *self._retired]
-        return [call for listener in everyone for call in listener.calls]
+        return list(self.bookings.values())
+
+    async def _wait_ended(self) -> None:
+        while self.bookings:
+            await next(iter(self.bookings.values())).wait_released()
+
+    def _new_checker(self) -> Checker:
+        return Checker(self.plan, self.health_changed, self._has_new_leaf)
 
     def end_all(self, why: str) -> None:
         """Cut every call that still runs, because the balancer stops."""
@@ -118,25 +144,10 @@ class Balancer:
         self._cut += len(rest)
         self.end_calls(rest, StoppedError(why))
 
-    def end_calls(self, calls: list[Call], why: CallError) -> None:
+    def end_calls(self, calls: list[Booking], why: CallError) -> None:
         """End calls from outside."""
         for call in calls:
             call.end(why)
-
-    def start_capture(
-        self,
-        selection: Selection,
-        *,
-        seconds_max: float | None = None,
-        bytes_max: int | None = None,
-    ) -> Capture:
-        """Record calls, those that run and new ones; stop it with its ``stop``.
-
-        Raises CaptureError when the configuration does not allow it, or the file cannot be made.
-        """
-        return self.recorder.start(
-            selection, self.calls(), seconds_max=seconds_max, bytes_max=bytes_max
-        )
 
     def _bind(self, config: schema.Config) -> dict[schema.Endpoint, socket.socket]:
         """Return a listening socket for each configured address that has none yet.
@@ -156,8 +167,7 @@ class Balancer:
                 message = f"cannot listen on {address}: {_in_words(error)}"
                 problems.append(Problem(message, f"listeners[{number}].address"))
         if problems:
-            for sock in bound.values():
-                sock.close()
+            _close_all(bound)
             raise ConfigError(problems)
         return bound
 
@@ -170,8 +180,7 @@ class Balancer:
         for name, service in self.plan.services.items():
             listener = known.pop(service.listener.address, None)
             if listener is None:
-                listener = Listener(bound[service.listener.address], service, self)
-                listener.start()
+                listener = Listener(bound[service.listener.address], service, self._accepted)
                 self._say_listening(listener)
             elif listener.service.listener.backlog != service.listener.backlog:
                 listener.sock.listen(service.listener.backlog)
@@ -181,7 +190,36 @@ class Balancer:
             gone = listener.service.listener
             log.info("listener_closed", message=f"{gone.name}: no longer on {gone.address}")
             listener.stop()
-        self._retired = [old for old in (*self._retired, *known.values()) if old.calls]
+        self._crew_changed()
+
+    def _crew_changed(self) -> None:
+        """Accept only while there is somebody to carry."""
+        for listener in self.listeners.values():
+            if not self.crew.can_carry:
+                listener.pause()
+            elif not self._stopping:
+                listener.start()
+
+    def _accepted(self, listener: Listener, sock: socket.socket, client: Address) -> None:
+        """Admit a call and have it carried; or refuse it before anything is spent on it."""
+        service = listener.service
+        record = self.ledger.open(
+            listener=service.listener.name,
+            mode=str(service.listener.mode),
+            client=client,
+            started_at=time.time(),
+            now=now_s(),
+        )
+        booking = Booking(self, service, self.plan.checks, record)
+        self.bookings[record.id] = booking
+        try:
+            booking.admit()
+        except LimitReachedError as error:
+            sock.close()
+            booking.close(Outcome.REFUSED, error.reason, str(error))
+            booking.release()
+        else:
+            self.crew.carry(sock, booking)
 
     def _say_listening(self, listener: Listener) -> None:
         config, address = listener.service.listener, schema.Endpoint(*listener.address)
@@ -193,7 +231,10 @@ class Balancer:
             address=str(address),
         )
 
-    # --- the desk at which calls report -----------------------------------------------------------
+    def _has_new_leaf(self, pool: str) -> None:
+        self.crew.forget_sessions(pool)
+
+    # --- the desk at which bookings report --------------------------------------------------------
 
     def health_changed(self, backend: Backend, flip: Flip | None) -> None:
         """Log a change of mind, and act on it."""
@@ -212,20 +253,25 @@ class Balancer:
                 call
                 for call in self.calls()
                 if call.backend is backend
-                and call.route is not None
-                and call.route.config.on_down is OnDown.CLOSE
+                and call.pool is not None
+                and call.pool.config.on_down is OnDown.CLOSE
             ]
             self.end_calls(theirs, BackendDownError(f"{backend.name} went down: {flip.reason}"))
 
-    def call_closed(self, call: Call) -> None:
+    def call_closed(self, record: Record) -> None:
         """Write a call's one line."""
-        log.info("call_ended", message=log_line(call.record), **log_fields(call.record))
+        log.info("call_ended", message=log_line(record), **log_fields(record))
         for tell in self.on_call_closed:
-            tell(call.record)
+            tell(record)
 
-    def internal_error(self, call: Call, error: Exception) -> None:
-        """Write down a mistake of ours."""
-        log.error("internal_error", message=f"call {call.record.id}: {error!r}", exc_info=error)
+    def released(self, booking: Booking) -> None:
+        """Forget a call that is over."""
+        del self.bookings[booking.record.id]
+
+
+def _close_all(bound: dict[schema.Endpoint, socket.socket]) -> None:
+    for sock in bound.values():
+        sock.close()
 
 
 def _in_words(error: OSError | ValueError) -> str:

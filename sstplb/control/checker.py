@@ -19,11 +19,11 @@ import structlog
 
 from sstplb.balance.backend import Backend, LastCheck
 from sstplb.balance.health import Flip
+from sstplb.balance.same_certificate import mismatch_sentence
 from sstplb.config.schema import CheckMethod, MismatchPolicy, Mode, Standing, Transport
 from sstplb.control.plan import Plan, PooledChecks
 from sstplb.net.call import now_s
 from sstplb.net.dial import Way
-from sstplb.net.failover import mismatch_sentence
 from sstplb.net.probe import Probed, probe
 from sstplb.net.service import Route
 from sstplb.tls.certificate import leaf_sha256
@@ -39,9 +39,10 @@ TRANSCRIPT_CHARS_MAX = 8192
 class Checker:
     """Checks all backends of one plan, until it is stopped."""
 
-    def __init__(self, plan: Plan, on_flip: OnFlip) -> None:
+    def __init__(self, plan: Plan, on_flip: OnFlip, on_new_leaf: Callable[[str], None]) -> None:
+        """``on_new_leaf`` is told of the pool when a backend has another certificate."""
         self._plan = plan
-        self._on_flip = on_flip
+        self._on_flip, self._on_new_leaf = on_flip, on_new_leaf
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, *, only_new: bool = False) -> None:
@@ -153,6 +154,7 @@ class Checker:
         if backend.leaf_sha256 != before:
             if checks.policy is not None:
                 checks.policy.sessions.clear()  # they were made with the old certificate
+                self._on_new_leaf(backend.pool)
             _say_mismatch(checks, backend, backend.leaf_sha256)
 
 
@@ -173,11 +175,11 @@ def way_to_check(checks: PooledChecks, backend: Backend) -> Way:
     assert backend.address is not None, "the caller has looked"
     assert port is not None, "the loader fills in the port"
     shown = checks.served[0] if checks.served else None
-    route = Route(checks.pool, checks.config, checks.policy)
+    route = Route(checks.pool.name, checks.config, checks.policy)
     return Way(
         (backend.address, port),
         policy=checks.policy if over_tls else None,
-        server_name=route.server_name(backend, shown),
+        server_name=route.server_name(config, shown),
     )
 
 

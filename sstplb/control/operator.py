@@ -14,6 +14,7 @@ Operations that wait go one after another: two reloads never interleave.
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import time
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,7 @@ from sstplb.config import loader, schema
 from sstplb.config.schema import LogLevel, Standing
 from sstplb.control import drift, views
 from sstplb.control.balancer import Balancer
+from sstplb.control.booking import Booking
 from sstplb.control.drift import Difference
 from sstplb.control.events import EventLog
 from sstplb.control.logs import Logs
@@ -45,7 +47,7 @@ from sstplb.errors import (
     Problem,
     UnknownThingError,
 )
-from sstplb.net.call import Call, now_s
+from sstplb.net.call import now_s
 
 END_WAIT_S = 2.0
 """How long ending a call waits to see its record closed."""
@@ -144,20 +146,23 @@ class Operator:
         outcomes = dict.fromkeys(map(str, Outcome), 0)
         for (_, outcome, _), count in ledger.outcomes_total.items():
             outcomes[str(outcome)] += count
-        cpu_s, moved = time.process_time(), bytes_in + bytes_out
+        cpu_s = time.process_time() + balancer.crew.cpu_s()
+        moved = bytes_in + bytes_out
         return Overview(
             version=__version__,
             now_at=time.time(),
             started_at=self.started_at,
             engine=balancer.prepared.engine,
-            workers=1,
+            workers=balancer.crew.count,
             config_file=str(self.file),
             draining=self.is_draining,
             totals=views.Totals(
                 ledger.opened_total, len(ledger.running), bytes_in, bytes_out, outcomes
             ),
             listeners=tuple(
-                views.listener_view(name, listener, volumes)
+                views.listener_view(
+                    name, listener, volumes, balancer.admission.calls_by_listener[name]
+                )
                 for name, listener in balancer.listeners.items()
             ),
             pools=tuple(
@@ -298,8 +303,9 @@ class Operator:
                 f"calls.{number}",
             )
         self._balancer.end_calls([call], KilledError("the operator ended this call"))
-        if call.task is not None:
-            await asyncio.wait({call.task}, timeout=END_WAIT_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_WAIT_S):
+                await call.wait_released()
         return views.call_view(call.record, call)
 
     def pin(self, pool: str, client: str, backend: str) -> Remembered:
@@ -443,7 +449,7 @@ class Operator:
         found = [*running, *ended]
         return iter(sorted(found, key=lambda record: record.id, reverse=True))
 
-    def _running_calls(self) -> dict[int, Call]:
+    def _running_calls(self) -> dict[int, Booking]:
         return {c.record.id: c for c in self._balancer.calls() if c.record.outcome is None}
 
     def _standings_in_file(self) -> Mapping[tuple[str, str], str]:

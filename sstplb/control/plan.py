@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from sstplb.balance.pool import Pool
+from sstplb.balance.same_certificate import mismatch_sentence
 from sstplb.config import schema
 from sstplb.config.schema import Mode, Transport
 from sstplb.config.warnings import warnings as config_warnings
 from sstplb.control.admin.access import Access, load_access
 from sstplb.errors import CertificateError, ConfigError, Problem
-from sstplb.net.failover import mismatch_sentence
 from sstplb.net.service import Route, Service
 from sstplb.tls.certificate import (
     Certificate,
@@ -29,6 +29,7 @@ from sstplb.tls.certificate import (
     read_secret,
     warnings,
 )
+from sstplb.tls.native import TICKET_KEYS_BYTES
 from sstplb.tls.openssl import OpenSsl
 from sstplb.tls.policy import ClientPolicy, ServerPolicy
 
@@ -46,11 +47,13 @@ class Prepared:
     """By pool name: the password of the login check."""
     access: Access
     """Who may come in by the admin side's TCP door."""
+    ticket_keys: bytes
+    """What TLS session tickets are sealed with, in all processes."""
     engine: str
     """Which TLS engine works, and why, in words."""
     warnings: tuple[Problem, ...]
 
-    def __repr__(self) -> str:  # never show the passwords
+    def __repr__(self) -> str:  # never show passwords or keys
         return f"Prepared({len(self.config.listeners)} listeners, {len(self.config.pools)} pools)"
 
 
@@ -79,8 +82,12 @@ class Plan:
     """By pool name."""
 
 
-def prepare(config: schema.Config) -> Prepared:
-    """Load what the configuration names. Raises ConfigError with every problem."""
+def prepare(config: schema.Config, ticket_keys: bytes | None = None) -> Prepared:
+    """Load what the configuration names. Raises ConfigError with every problem.
+
+    ``ticket_keys``: those of another process that shares the work; by default new ones.
+    """
+    ticket_keys = ticket_keys or os.urandom(TICKET_KEYS_BYTES)
     problems: list[Problem] = []
     hints: list[Problem] = []
     server_policies: dict[str, ServerPolicy] = {}
@@ -92,7 +99,9 @@ def prepare(config: schema.Config) -> Prepared:
         identities = _load_identities(listener, path, problems, hints)
         if listener.mode.terminates_tls and len(identities) == len(listener.certificates):
             try:
-                server_policies[listener.name] = ServerPolicy(listener.tls, identities, openssl)
+                server_policies[listener.name] = ServerPolicy(
+                    listener.tls, identities, openssl, ticket_keys
+                )
             except CertificateError as error:
                 problems.append(Problem(str(error), f"{path}.tls"))
     for name, pool in config.pools.items():
@@ -117,6 +126,7 @@ def prepare(config: schema.Config) -> Prepared:
         MappingProxyType(client_policies),
         MappingProxyType(passwords),
         access,
+        ticket_keys,
         engine,
         tuple(hints),
     )
@@ -185,9 +195,22 @@ def lay_out(prepared: Prepared, previous: Plan | None = None) -> Plan:
         name: Pool(name, pool, _previous_pool(previous, name))
         for name, pool in config.pools.items()
     }
-    services = {listener.name: _service(prepared, listener, pools) for listener in config.listeners}
     checks = {name: _checks(prepared, pool) for name, pool in pools.items()}
-    return Plan(config, MappingProxyType(services), MappingProxyType(checks))
+    return Plan(config, lay_out_services(prepared), MappingProxyType(checks))
+
+
+def lay_out_services(prepared: Prepared) -> Mapping[str, Service]:
+    """Wire what those who carry calls need, by listener name."""
+    listeners = prepared.config.listeners
+    return MappingProxyType({value.name: _service(prepared, value) for value in listeners})
+
+
+def served_sha256(prepared: Prepared) -> Mapping[str, tuple[bytes, ...]]:
+    """Return the SHA-256 of the certificates each listener would show."""
+    return {
+        name: tuple(shown.certificate.sha256 for shown in policy.served)
+        for name, policy in prepared.server_policies.items()
+    }
 
 
 def _previous_pool(previous: Plan | None, name: str) -> Pool | None:
@@ -195,11 +218,11 @@ def _previous_pool(previous: Plan | None, name: str) -> Pool | None:
     return found.pool if found is not None else None
 
 
-def _service(prepared: Prepared, listener: schema.Listener, pools: Mapping[str, Pool]) -> Service:
+def _service(prepared: Prepared, listener: schema.Listener) -> Service:
     def route(name: str, *, carries_sstp: bool = True) -> Route:
         # In passthrough the bytes go on as they are, TLS and all: the dial is plain TCP.
         policy = prepared.client_policies.get(name) if listener.mode.terminates_tls else None
-        return Route(pools[name], prepared.config.pools[name], policy, carries_sstp)
+        return Route(name, prepared.config.pools[name], policy, carries_sstp)
 
     return Service(
         listener,

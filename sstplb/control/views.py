@@ -18,8 +18,9 @@ from sstplb.account.record import Record
 from sstplb.balance.backend import Backend
 from sstplb.config.schema import Mode
 from sstplb.control.balancer import Balancer
+from sstplb.control.booking import Booking
 from sstplb.control.plan import PooledChecks
-from sstplb.net.call import Call, now_s
+from sstplb.net.call import now_s
 from sstplb.net.listener import Listener
 from sstplb.tls.certificate import Certificate, now_utc
 
@@ -194,7 +195,7 @@ def certificate_view(certificate: Certificate) -> CertificateView:
     )
 
 
-def listener_view(name: str, listener: Listener, volumes: Volumes) -> ListenerView:
+def listener_view(name: str, listener: Listener, volumes: Volumes, calls: int) -> ListenerView:
     """Show a listener."""
     service = listener.service
     served = service.server_policy.served if service.server_policy is not None else ()
@@ -204,7 +205,7 @@ def listener_view(name: str, listener: Listener, volumes: Volumes) -> ListenerVi
         str(service.listener.address) if not listener.is_accepting else _address(listener),
         str(service.listener.mode),
         service.listener.pool,
-        len(listener.calls),
+        calls,
         service.listener.calls_max,
         listener.is_accepting,
         None,
@@ -284,7 +285,7 @@ def same_certificate(checks: PooledChecks, backend: Backend) -> tuple[bytes | No
     return sha256, sha256 in {certificate.sha256 for certificate in checks.served}
 
 
-def call_view(record: Record, call: Call | None = None) -> CallView:
+def call_view(record: Record, call: Booking | None = None) -> CallView:
     """Show a call; ``call`` while it runs."""
     fields = log_fields(record)
     phases = {name: fields[name] for name in PHASES if name in fields}

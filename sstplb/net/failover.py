@@ -13,8 +13,8 @@ it has just shown is compared, for it may have been renewed a second ago.
 
 from collections.abc import Awaitable, Callable
 
-from sstplb.balance.backend import Backend
-from sstplb.config.schema import MismatchPolicy, Mode, ProxyVersion
+from sstplb.balance.same_certificate import mismatch_sentence
+from sstplb.config.schema import MismatchPolicy, ProxyVersion
 from sstplb.errors import (
     BackendClosedError,
     BackendError,
@@ -24,10 +24,10 @@ from sstplb.errors import (
     BackendTlsError,
     CallError,
     CertificateMismatchError,
-    NoBackendAvailableError,
     ProtocolError,
     TlsError,
 )
+from sstplb.net.booking import Chosen
 from sstplb.net.call import Call, now_s
 from sstplb.net.dial import Way, dial
 from sstplb.net.leg import RECEIVE_BYTES, Leg
@@ -37,8 +37,8 @@ from sstplb.protocol.head import HeadReader, RequestHead, ResponseHead
 from sstplb.protocol.proxy import encode_v1, encode_v2
 from sstplb.tls.certificate import leaf_sha256
 
-Attempt = Callable[[Backend, Leg], Awaitable[None]]
-"""What is tried on a freshly dialled leg; raises BackendError when it fails."""
+Attempt = Callable[[str, Leg], Awaitable[None]]
+"""What is tried on a freshly dialled leg of that backend; raises BackendError when it fails."""
 
 
 async def ask_for_call(call: Call, route: Route, head: RequestHead) -> ResponseHead:
@@ -48,9 +48,9 @@ async def ask_for_call(call: Call, route: Route, head: RequestHead) -> ResponseH
     """
     answers: list[ResponseHead] = []
 
-    async def ask(backend: Backend, leg: Leg) -> None:
+    async def ask(name: str, leg: Leg) -> None:
         await leg.send(head.raw)
-        answers.append(await _answer(backend, leg, call.service.limits.head_bytes_max))
+        answers.append(await _answer(name, leg, call.service.limits.head_bytes_max))
 
     await _first_that_can(call, route, ask)
     return answers[-1]
@@ -62,7 +62,7 @@ async def connect(call: Call, route: Route, first_bytes: bytes = b"") -> None:
     Raises NoBackendAvailableError when there is no candidate, else the last candidate's error.
     """
 
-    async def forward(_backend: Backend, leg: Leg) -> None:
+    async def forward(_name: str, leg: Leg) -> None:
         if first_bytes:
             await leg.send(first_bytes)
 
@@ -73,53 +73,52 @@ async def _first_that_can(call: Call, route: Route, attempt: Attempt) -> None:
     """Try candidate after candidate, within the deadlines, until one attempt succeeds."""
     config = route.config
     last: CallError | None = None
-    found = route.pool.candidates(
-        call.client_address[0], now_s(), lambda backend: _objection(call, route, backend)
-    )
     late = BackendTimeoutError(f"no backend answered within {config.total_timeout:g} s in all")
     async with deadline(config.total_timeout, late):
-        for backend in found.backends[: config.tries_max]:
+        chosen: Chosen | None = await call.booking.first(route.pool, _shown(call, route))
+        for _ in range(config.tries_max):
+            if chosen is None:
+                break
             try:
-                return await _try(call, route, backend, attempt)
+                return await _try(call, route, chosen, attempt)
             except CallError as error:
                 if not error.retry:
                     raise
                 last = error
-    if last is not None:
-        raise last
-    why = ", ".join(f"{name} {slug}" for name, slug in found.excluded)
-    raise NoBackendAvailableError(f"no backend of pool {route.pool.name} can be used: {why}")
+            chosen = await call.booking.next()
+    assert last is not None, "there is a first candidate, and at least one try"
+    raise last
 
 
-async def _try(call: Call, route: Route, backend: Backend, attempt: Attempt) -> None:
+async def _try(call: Call, route: Route, chosen: Chosen, attempt: Attempt) -> None:
     """Dial one backend and make the attempt; on success it is the call's backend.
 
-    Its place in the pool is taken before the dial, so that ``calls_max`` holds for calls on their
-    way too, and given back on every way out but success.
+    Its place in the pool was taken before the dial, so that ``calls_max`` holds for calls on their
+    way too, and is given back on every way out but success.
     """
-    began, limit = now_s(), route.config.try_timeout
-    late = BackendTimeoutError(f"{backend.name} did not answer within {limit:g} s")
-    place, leg = route.pool.reserve(backend, call.client_address[0], began), None
+    name, began, limit = chosen.config.name, now_s(), route.config.try_timeout
+    late = BackendTimeoutError(f"{name} did not answer within {limit:g} s")
+    leg = None
     try:
         async with deadline(limit, late):
-            leg = await dial(_way(call, route, backend))
-            _insist_on_same_certificate(call, route, backend, leg)
-            await attempt(backend, leg)
+            leg = await dial(_way(call, route, chosen))
+            _insist_on_same_certificate(call, route, name, leg)
+            await attempt(name, leg)
     except BaseException as error:
         if leg is not None:
             leg.close()
-        place.release(now_s())
         if isinstance(error, OSError | TlsError):
-            error = BackendClosedError(f"{backend.name} closed before it answered: {error}")
+            error = BackendClosedError(f"{name} closed before it answered: {error}")
+        is_its_fault = isinstance(error, BackendError)
         if isinstance(error, BackendError):
-            call.tried(backend, now_s() - began, error.reason)
-            call.desk.health_changed(backend, backend.health.call_failed(str(error), now_s()))
+            call.tried(name, now_s() - began, error.reason)
+        call.booking.try_failed(str(error) if is_its_fault else None)
         raise error from None
-    call.tried(backend, now_s() - began)
-    call.reached(route, backend, leg, place)
+    call.tried(name, now_s() - began)
+    call.reached(route, name, leg)
 
 
-async def _answer(backend: Backend, leg: Leg, size_max: int) -> ResponseHead:
+async def _answer(name: str, leg: Leg, size_max: int) -> ResponseHead:
     """Read the head of a backend's answer; what follows it stays in the leg.
 
     Raises BackendClosedError, BackendProtocolError or, for any status but 200,
@@ -130,28 +129,28 @@ async def _answer(backend: Backend, leg: Leg, size_max: int) -> ResponseHead:
         while head is None:
             data = await leg.receive(RECEIVE_BYTES)
             if not data:
-                raise BackendClosedError(f"{backend.name} closed before it answered")
+                raise BackendClosedError(f"{name} closed before it answered")
             head = reader.feed(data)
     except ProtocolError as error:
-        raise BackendProtocolError(f"{backend.name} answered no HTTP: {error}") from error
+        raise BackendProtocolError(f"{name} answered no HTTP: {error}") from error
     if head.status != 200:
         answer = f"{head.status} {head.phrase}".rstrip()
-        raise BackendRefusedError(f"{backend.name} answered {answer}", status=head.status)
+        raise BackendRefusedError(f"{name} answered {answer}", status=head.status)
     leg.unread(reader.trailing)
     return head
 
 
-def _way(call: Call, route: Route, backend: Backend) -> Way:
+def _way(call: Call, route: Route, chosen: Chosen) -> Way:
     """Say how to reach a backend on behalf of this call."""
     config, limits = route.config, call.service.limits
-    address = backend.config.address
-    assert backend.address is not None, "an unresolved backend is no candidate"
+    address = chosen.config.address
+    shown = call.served.certificate if call.served else None
     assert address.port is not None, "the loader fills in the port"
     encode = {ProxyVersion.V1: encode_v1, ProxyVersion.V2: encode_v2}.get(config.proxy_protocol)
     return Way(
-        (backend.address, address.port),
+        (chosen.host, address.port),
         policy=route.policy,
-        server_name=route.server_name(backend, call.served.certificate if call.served else None),
+        server_name=route.server_name(chosen.config, shown),
         source_host=call.client_address[0] if config.transparent_source else None,
         transparent=config.transparent_source,
         preface=encode(call.client_address, call.local_address) if encode else b"",
@@ -163,57 +162,25 @@ def _way(call: Call, route: Route, backend: Backend) -> Way:
 # --- the same-certificate rule ----------------------------------------------------------------
 
 
-def could_be_served(call: Call, route: Route) -> bool:
+async def could_be_served(call: Call, route: Route) -> bool:
     """Whether a call like this one would find a candidate now; nobody's turn is spent."""
-    now = now_s()
-    return any(
-        backend.unusable_because(now) is None and _objection(call, route, backend) is None
-        for backend in route.pool.backends
-    )
+    return await call.booking.could_be_served(route.pool, _shown(call, route))
 
 
-def _objection(call: Call, route: Route, backend: Backend) -> str | None:
-    """Return why a backend will not do for what this client was shown, as a slug."""
-    if call.served is None or not route.carries_sstp:
-        return None
-    if route.config.tls.same_certificate is not MismatchPolicy.REFUSE:
-        return None
-    expected = _expected_sha256(call.service.listener.mode, backend)
-    if expected is None or expected == call.served.certificate.sha256:
-        return None
-    return CertificateMismatchError.reason
+def _shown(call: Call, route: Route) -> bytes | None:
+    """Return the SHA-256 of the certificate that RRAS will hear of from this client, if any."""
+    return call.served.certificate.sha256 if call.served and route.carries_sstp else None
 
 
-def _expected_sha256(mode: Mode, backend: Backend) -> bytes | None:
-    """Return the SHA-256 of the certificate a backend is known to expect, if any."""
-    if mode is Mode.OFFLOAD:
-        declared = backend.config.rras_certificate_sha256
-        return bytes.fromhex(declared) if declared else None
-    return backend.leaf_sha256
-
-
-def _insist_on_same_certificate(call: Call, route: Route, backend: Backend, leg: Leg) -> None:
+def _insist_on_same_certificate(call: Call, route: Route, name: str, leg: Leg) -> None:
     """Compare the leaf a backend has just shown. Raises CertificateMismatchError."""
-    info = leg.info
-    if call.served is None or info is None or not route.carries_sstp:
+    ours, info = _shown(call, route), leg.info
+    if ours is None or info is None:
         return
     der = info.peer_leaf_der
     if der is None:
-        raise BackendTlsError(f"{backend.name} showed no certificate")
-    backend.leaf_sha256 = leaf_sha256(der)
-    ours = call.served.certificate.sha256
-    if (
-        backend.leaf_sha256 == ours
-        or route.config.tls.same_certificate is not MismatchPolicy.REFUSE
-    ):
-        return
-    raise CertificateMismatchError(mismatch_sentence(backend.name, backend.leaf_sha256, ours))
-
-
-def mismatch_sentence(name: str, theirs: bytes, ours: bytes) -> str:
-    """Say what the mismatch is and what to do about it."""
-    return (
-        f"{name} expects the certificate with SHA-256 {theirs.hex()}, clients are shown "
-        f"{ours.hex()}: every call would be torn down after authentication; put the same "
-        "certificate on both"
-    )
+        raise BackendTlsError(f"{name} showed no certificate")
+    theirs = leaf_sha256(der)
+    call.booking.saw_leaf(theirs)
+    if theirs != ours and route.config.tls.same_certificate is MismatchPolicy.REFUSE:
+        raise CertificateMismatchError(mismatch_sentence(name, theirs, ours))

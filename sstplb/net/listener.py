@@ -1,30 +1,31 @@
-"""A listener accepts connections and starts a session for each.
+"""A listener accepts connections.
 
 It owns a listening socket and one attribute that matters: ``service``, the snapshot its next
 call will get. A reload swaps it; the socket stays open, so no client is ever refused because the
-configuration changed.
+configuration changed. Whether a call is admitted, and who carries it, is not decided here: each
+connection goes to ``on_accept``.
 
 Connections are accepted in batches, for each turn of the loop costs more than an accept. When
 descriptors run out, accepting pauses for a second instead of spinning: the kernel's backlog holds
-who comes meanwhile.
+who comes meanwhile, as it does while there is nobody to carry a call (``pause``).
 """
 
 import asyncio
 import errno
 import socket
-import time
+from collections.abc import Callable
 
 import structlog
 
 from sstplb.net import tcp
-from sstplb.net.call import Call, Desk, now_s
-from sstplb.net.leg import PlainLeg
 from sstplb.net.service import Service
-from sstplb.net.session import session
 
 ACCEPT_BATCH = 64
 PAUSE_S = 1.0
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+OnAccept = Callable[["Listener", socket.socket, tcp.Address], None]
+"""Takes a connection, tuned, and who it is from; the socket is its own."""
 
 log = structlog.get_logger()
 
@@ -32,13 +33,10 @@ log = structlog.get_logger()
 class Listener:
     """One address that accepts calls."""
 
-    def __init__(self, sock: socket.socket, service: Service, desk: Desk) -> None:
+    def __init__(self, sock: socket.socket, service: Service, on_accept: OnAccept) -> None:
         self.sock = sock
         self.service = service
-        self.calls: set[Call] = set()
-        """Calls that came in here and have not ended."""
-        self._desk = desk
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._on_accept = on_accept
         self._loop = asyncio.get_running_loop()
         self._resume: asyncio.TimerHandle | None = None
         self._accepting = False
@@ -60,71 +58,46 @@ class Listener:
             self._accepting = True
             self._loop.add_reader(self.sock.fileno(), self._accept)
 
-    def stop(self) -> None:
-        """Accept no more and close the socket; running calls go on."""
+    def pause(self) -> None:
+        """Accept nobody until ``start``; who comes waits in the kernel's backlog."""
         if self._resume is not None:
             self._resume.cancel()
         if self._accepting:
             self._accepting = False
             self._loop.remove_reader(self.sock.fileno())
-        self.sock.close()
 
-    async def wait_ended(self) -> None:
-        """Wait until every call that came in here has ended."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+    def stop(self) -> None:
+        """Accept no more and close the socket; running calls go on."""
+        self.pause()
+        self.sock.close()
 
     def _accept(self) -> None:
         for _ in range(ACCEPT_BATCH):
+            if not self._accepting:
+                return
             try:
                 sock, address = self.sock.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 if error.errno in _OUT_OF_RESOURCES:
-                    self._pause(error)
+                    self._pause_for(error)
                     return
                 continue  # this one connection died before we took it (accept(2))
-            self._begin(sock, (_unmapped(address[0]), address[1]))
+            try:
+                sock.setblocking(False)
+                tcp.tune(sock, self.service.limits.tcp_keepalive)
+            except OSError:
+                sock.close()  # reset before we looked at it: there never was a call
+                continue
+            self._on_accept(self, sock, (tcp.unmapped(address[0]), address[1]))
 
-    def _begin(self, sock: socket.socket, client: tcp.Address) -> None:
-        service = self.service
-        try:
-            sock.setblocking(False)
-            tcp.tune(sock, service.limits.tcp_keepalive)
-            local = sock.getsockname()
-        except OSError:
-            sock.close()  # reset before we looked at it: there never was a call
-            return
-        record = self._desk.ledger.open(
-            listener=service.listener.name,
-            mode=str(service.listener.mode),
-            client=client,
-            started_at=time.time(),
-            now=now_s(),
-        )
-        leg = PlainLeg(sock, self._loop)
-        call = Call(self._desk, service, leg, client, (_unmapped(local[0]), local[1]), record)
-        task = self._loop.create_task(session(call), name=f"call {record.id}")
-        call.task = task
-        # The set keeps the task alive; the loop alone would not (asyncio.create_task's docs).
-        self._tasks.add(task)
-        self.calls.add(call)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: self.calls.discard(call))
-
-    def _pause(self, error: OSError) -> None:
+    def _pause_for(self, error: OSError) -> None:
         name = self.service.listener.name
         log.warning(
             "accept_paused",
             message=f"{name}: cannot accept ({error.strerror}); trying again in {PAUSE_S:g} s",
             listener=name,
         )
-        self._loop.remove_reader(self.sock.fileno())
-        self._accepting = False
+        self.pause()
         self._resume = self._loop.call_later(PAUSE_S, self.start)
-
-
-def _unmapped(host: str) -> str:
-    """Show an IPv4 client of an IPv6 socket as the IPv4 client it is."""
-    return host.removeprefix("::ffff:") if host.startswith("::ffff:") and "." in host else host

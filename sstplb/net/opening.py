@@ -53,7 +53,7 @@ async def take_preface(call: Call) -> None:
 
     Raises ClientProtocolError, ClientTimeoutError, ClientClosedError or LimitReachedError.
     """
-    if not call.comes_through_proxy:
+    if not call.service.expects_preface(call.client_address[0]):
         return
     limit = call.service.limits.preface_timeout
     reader = PrefaceReader()
@@ -65,7 +65,7 @@ async def take_preface(call: Call) -> None:
         except ProtocolError as error:
             raise ClientProtocolError(str(error), reason=error.reason) from error
     call.client_leg.unread(reader.trailing)
-    call.is_from(preface.source)
+    await call.is_from(preface.source)
     call.mark("preface")
 
 

@@ -7,10 +7,9 @@ began with, so nothing ever changes under its feet.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from types import MappingProxyType
 
-from sstplb.balance.backend import Backend
-from sstplb.balance.pool import Pool
 from sstplb.config import schema
 from sstplb.tls.certificate import Certificate
 from sstplb.tls.policy import ClientPolicy, ServerPolicy
@@ -20,14 +19,14 @@ from sstplb.tls.policy import ClientPolicy, ServerPolicy
 class Route:
     """A pool, and how its backends are spoken to."""
 
-    pool: Pool
+    pool: str
     config: schema.Pool
     policy: ClientPolicy | None
     """TLS towards the backends; None where they are spoken to in plain, or not by us."""
     carries_sstp: bool = True
     """False for a web pool, where no crypto binding will ever be checked."""
 
-    def server_name(self, backend: Backend, served: Certificate | None) -> str | None:
+    def server_name(self, backend: schema.Backend, served: Certificate | None) -> str | None:
         """Return the name a backend is asked for, and must prove to have.
 
         As configured; else the backend's own, if it is known by a name; else the first name in
@@ -35,15 +34,15 @@ class Route:
         """
         if self.config.tls.server_name is not None:
             return self.config.tls.server_name
-        if backend.config.address.is_name:
-            return backend.config.address.host
+        if backend.address.is_name:
+            return backend.address.host
         names = served.names if served is not None else ()
         return names[0] if names else None
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One listener's configuration, certificates and pools."""
+    """One listener's configuration, certificates and routes."""
 
     listener: schema.Listener
     limits: schema.Limits
@@ -53,6 +52,11 @@ class Service:
     routes_by_name: Mapping[str, Route] = field(default_factory=lambda: MappingProxyType({}))
     """Other routes by server name, exact (``vpn.example.test``) or ``*.example.test``."""
     web: Route | None = None
+
+    def expects_preface(self, host: str) -> bool:
+        """Whether a trusted proxy calls, who will say first who is really calling."""
+        networks = self.listener.proxy_protocol_from
+        return bool(networks) and any(ip_address(host) in network for network in networks)
 
     def route_for(self, server_name: str | None) -> Route:
         """Return the route for a client that asked for ``server_name``."""

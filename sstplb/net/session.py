@@ -3,7 +3,6 @@
 Read ``session`` and you know what an SSTP balancer does. Each line is a step, in the order in
 which a call lives them; each step is a small function further down or in the module it names:
 
-    admission      balance/admission.py   may this client call at all?
     PROXY preface  net/opening.py         who is really calling?
     ClientHello    net/opening.py         which server name does it want?
     TLS            net/opening.py         offload and re-encrypt only
@@ -13,6 +12,10 @@ which a call lives them; each step is a small function further down or in the mo
     hand-over      here                   the 200 reaches the client: no way back from now on
     relay          net/relay.py           bytes both ways, until both sides have finished
     account        net/call.py            one record, closed exactly once, on every path
+
+It begins when a connection was accepted (``net/listener.py``) and admitted: may this client call
+at all (``balance/admission.py``)? What holds for the whole balancer, limits, turns, health, is
+asked of the call's booking (``net/booking.py``), for another process may decide it.
 
 Errors are caught once, at the bottom: they carry their own reason, and what the client may be
 told (``errors.py``). In passthrough no TLS ends here and there is no head to read: the bytes of
@@ -54,7 +57,6 @@ LINGER_BYTES_MAX = 1 << 20
 async def session(call: Call) -> None:
     """Carry one call from accept to account."""
     try:
-        call.admit()
         await opening.take_preface(call)
         hello = await opening.take_hello(call)
         route = call.service.route_for(hello.server_name)
@@ -176,7 +178,7 @@ async def receive_visitor(call: Call, head: RequestHead) -> None:
     call.is_visit = True
     if head.is_sra and head.method in ("HEAD", "GET"):
         route = call.service.route_for(call.record.server_name)
-        ok = failover.could_be_served(call, route)
+        ok = await failover.could_be_served(call, route)
         status, phrase = (401, "Unauthorized") if ok else (503, "Service Unavailable")
         await _answer(call, status, phrase)
         call.close(Outcome.WEB, "health_check", f"answered {status}")

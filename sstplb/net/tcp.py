@@ -35,6 +35,11 @@ def is_address(host: str) -> bool:
     return True
 
 
+def unmapped(host: str) -> str:
+    """Show an IPv4 client of an IPv6 socket as the IPv4 client it is."""
+    return host.removeprefix("::ffff:") if host.startswith("::ffff:") and "." in host else host
+
+
 def listen(address: Address, backlog: int) -> socket.socket:
     """Open a listening socket; ``::`` takes IPv4 too. Raises OSError (in use, no privilege…)."""
     host, port = address

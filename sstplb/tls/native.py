@@ -38,6 +38,8 @@ _SESSION_ID_CONTEXT = b"sstplb"
 VERIFY_FAILED = "certificate verify failed"
 BATCH_BYTES_MIN = 4096
 """``BIO_f_buffer`` reads into the caller's memory when that is larger, else into its own."""
+TICKET_KEYS_BYTES = 80
+"""A name, an HMAC key and an AES key, as OpenSSL takes them in one piece."""
 SESSIONS_MAX = 1000
 """Places a pool keeps a session with; backends are fewer."""
 _LATER = (numbers.WANT_READ, numbers.WANT_WRITE)
@@ -59,9 +61,17 @@ class NativeContext:
 
     @classmethod
     def for_clients(
-        cls, openssl: OpenSsl, settings: ListenerTls, identity: Identity
+        cls,
+        openssl: OpenSsl,
+        settings: ListenerTls,
+        identity: Identity,
+        ticket_keys: bytes = b"",
     ) -> "NativeContext":
-        """Return the context that shows one certificate. Raises CertificateError."""
+        """Return the context that shows one certificate. Raises CertificateError.
+
+        ``ticket_keys``, ``TICKET_KEYS_BYTES`` of them: what tickets are sealed with, so that other
+        processes can open them; without, the context makes its own.
+        """
         context = cls(openssl, server=True)
         lib, pointer = openssl.lib, context.pointer
         lib.ERR_clear_error()
@@ -82,6 +92,9 @@ class NativeContext:
             lib.SSL_CTX_set_timeout(pointer, round(settings.session_lifetime))
             # Each costs CPU, and a client gets another with each call it resumes.
             lib.SSL_CTX_set_num_tickets(pointer, 1)
+            if ticket_keys:
+                keys = openssl.ffi.new("unsigned char[]", ticket_keys)
+                context._control(numbers.SET_TICKET_KEYS, TICKET_KEYS_BYTES, keys)
         else:
             context._control(numbers.SET_SESSION_CACHE_MODE, numbers.SESSION_CACHE_OFF)
             lib.SSL_CTX_set_options(pointer, numbers.NO_TICKET)

@@ -63,6 +63,7 @@ SET_MODE = 33
 SET_READ_AHEAD = 41
 SET_SESSION_CACHE_MODE = 44
 SET_SERVER_NAME = 55
+SET_TICKET_KEYS = 59
 SET_MIN_VERSION, SET_MAX_VERSION = 123, 124
 # SSL_MODE_*: a buffer that moves, buffers given back when empty. Not partial writes: with them
 # SSL_write returns after each record of 16 KiB.

@@ -59,16 +59,18 @@ class ServerPolicy:
         settings: ListenerTls,
         identities: Sequence[Identity],
         openssl: OpenSsl | None = None,
+        ticket_keys: bytes = b"",
     ) -> None:
         """Make the contexts; with ``openssl`` native ones.
 
+        ``ticket_keys`` (native only) seal tickets so that other processes can open them.
         Raises CertificateError when OpenSSL refuses a setting.
         """
 
         def context(identity: Identity) -> Context:
             if openssl is None:
                 return _server_context(settings, identity)
-            return NativeContext.for_clients(openssl, settings, identity)
+            return NativeContext.for_clients(openssl, settings, identity, ticket_keys)
 
         self.served = tuple(ServedCertificate(i.certificate, context(i)) for i in identities)
 

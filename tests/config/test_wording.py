@@ -9,7 +9,7 @@ from tests.config.samples import GOOD, changed, in_backend, in_listener, in_pool
     ("text", "said"),
     [
         (GOOD + "limit: {}", "x.yaml:11: limit: unknown key; did you mean limits?"),
-        (GOOD + "zzz: 1", "zzz: unknown key; known here: listeners, pools, limits, tls, log"),
+        (GOOD + "zzz: 1", "zzz: unknown key; known here: listeners, pools, workers, limits"),
         (GOOD + "limits: {<<: {a: 1}}", "limits.<<: merging with << is not supported"),
         (GOOD + "limits:", "limits: is empty: give it a value, or leave it out"),
         (GOOD + "limits: 5", "limits: expected a section with keys, got 5"),

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def allow(stage: Stage, directory: Path, **more: Any) -> Path:
 
 
 def the_only(stage: Stage) -> Capture:
-    (found,) = stage.balancer.recorder.captures.values()
+    (found,) = stage.carrier.recorder.captures.values()
     return found
 
 
@@ -124,7 +125,7 @@ def test_a_call_that_runs_is_joined_at_a_packet(
             await client.open()
             payload = packets(30 * 1404)
             assert await client.echo(payload + payload[:700])
-            made = stage.balancer.start_capture(Selection(call=1))
+            made = stage.carrier.recorder.start(Selection(call=1), stage.carrier.calls)
             assert await client.echo(payload[700:1404] + payload)
             await client.close()
             await stage.ended()
@@ -149,7 +150,7 @@ def test_only_chosen_calls_are_recorded(pki: LabPki, served: Issued, tmp_path: P
                 assert await client.echo(packets(5 * 1404))
             made = the_only(stage)
             assert (made.calls, made.frames) == (1, 10)
-            running = {call.client_address[0]: call for call in stage.balancer.calls()}
+            running = {call.client_address[0]: call for call in stage.carrier.calls}
             tapped = {
                 host: any(pump._untapped for pump in call.relay.pumps)
                 for host, call in running.items()
@@ -171,7 +172,7 @@ def test_a_capture_ends_at_its_limits(pki: LabPki, served: Issued, tmp_path: Pat
             clients = [await stage.client() for _ in range(2)]
             for client in clients:
                 await client.open()
-            start = stage.balancer.start_capture
+            start = partial(stage.carrier.recorder.start, running=stage.carrier.calls)
             full = start(Selection(listener="vpn"))
             assert (full.calls, full.calls_left_out) == (1, 1), "calls_max"
             for client in clients:  # which of them is recorded is not said
@@ -185,7 +186,7 @@ def test_a_capture_ends_at_its_limits(pki: LabPki, served: Issued, tmp_path: Pat
                 start(Selection(call=77))
             with pytest.raises(CaptureError, match="files_max"):
                 start(Selection(listener="vpn"))
-            assert not stage.balancer.recorder.captures
+            assert not stage.carrier.recorder.captures
 
     play(story)
 
@@ -228,7 +229,7 @@ def test_a_reload_begins_and_ends_captures(pki: LabPki, served: Issued, tmp_path
             client = await stage.client()
             await client.open()
             with pytest.raises(CaptureError, match="not allowed"):
-                stage.balancer.start_capture(Selection(listener="vpn"))
+                stage.carrier.recorder.start(Selection(listener="vpn"), stage.carrier.calls)
             allow(stage, tmp_path, listener="vpn")
             await stage.reload()
             made = the_only(stage)
@@ -237,7 +238,7 @@ def test_a_reload_begins_and_ends_captures(pki: LabPki, served: Issued, tmp_path
             assert the_only(stage) is made, "a reload that changes nothing here keeps it"
             made.stop("enough")
             await stage.reload()
-            assert not stage.balancer.recorder.captures, "and does not begin it again"
+            assert not stage.carrier.recorder.captures, "and does not begin it again"
             allow(stage, tmp_path, listener="vpn", bytes_max="1MiB")
             await stage.reload()
             again = the_only(stage)

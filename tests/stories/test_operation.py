@@ -15,23 +15,26 @@ CROWD = 200
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
-    ("mode", "engine"),
+    ("mode", "engine", "workers"),
     [
-        ("passthrough", "auto"),
-        ("offload", "native"),
-        ("offload", "portable"),
-        ("reencrypt", "native"),
-        ("reencrypt", "portable"),
+        ("passthrough", "auto", 1),
+        ("offload", "native", 1),
+        ("offload", "portable", 1),
+        ("reencrypt", "native", 1),
+        ("reencrypt", "portable", 1),
+        ("passthrough", "auto", 2),
+        ("offload", "native", 2),
+        ("reencrypt", "native", 3),
     ],
 )
 def test_a_crowd_survives_what_happens_around_it(
-    mode: str, engine: str, pki: LabPki, served: Issued
+    mode: str, engine: str, workers: int, pki: LabPki, served: Issued
 ) -> None:
     """200 calls with data both ways; one backend is killed, one drained, the file reloaded."""
 
     async def story() -> None:
         stage = Stage(mode, pki.root_path, served, count=4)
-        stage.engine = engine
+        stage.engine, stage.workers = engine, workers
         stage.limits["accept_burst_per_client"] = 1000
         payload = packets(8_000)
         stopping = asyncio.Event()
@@ -50,6 +53,7 @@ def test_a_crowd_survives_what_happens_around_it(
             clients = [await stage.client() for _ in range(CROWD)]
             for client in clients:
                 assert await client.open() == ANSWER
+            await stage.settled(CROWD)
             where = {c.record.client: c.record.backend for c in stage.balancer.calls()}
             assert Counter(where.values()) == {f"rras{n}": CROWD // 4 for n in (1, 2, 3, 4)}
             talks = [asyncio.create_task(talk(n, c)) for n, c in enumerate(clients)]

@@ -1,0 +1,194 @@
+"""Booking: one call, as the place sees it that decides for the whole balancer.
+
+It holds what the call has taken (its ticket among all calls, its place on a backend, its record)
+and gives each back exactly once, whoever carries the call and however that ends. It is what
+``net/booking.py`` describes; a session in this process speaks to it directly, one in a worker by
+messages (``control/workers.py``).
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Protocol
+
+from sstplb.account.ledger import Ledger
+from sstplb.account.record import Address, Outcome, Record
+from sstplb.balance.admission import Admission, Ticket
+from sstplb.balance.backend import Backend
+from sstplb.balance.health import Flip
+from sstplb.balance.pool import Place, Pool
+from sstplb.balance.same_certificate import objection
+from sstplb.control.plan import PooledChecks
+from sstplb.errors import BackendError, CallError, NoBackendAvailableError
+from sstplb.net.booking import Chosen
+from sstplb.net.call import now_s
+from sstplb.net.service import Service
+
+
+class Carried(Protocol):
+    """A call that is being carried, here or elsewhere."""
+
+    @property
+    def bytes_so_far(self) -> tuple[int, int]:
+        """Bytes moved until now: client to backend, backend to client."""
+
+    def end(self, why: CallError) -> None:
+        """End it from outside."""
+
+
+class Desk(Protocol):
+    """What a booking needs of the balancer."""
+
+    admission: Admission
+    ledger: Ledger
+
+    def health_changed(self, backend: Backend, flip: Flip | None) -> None:
+        """Note what a call's outcome did to the health of a backend (None: nothing)."""
+
+    def call_closed(self, record: Record) -> None:
+        """Write the line of a call whose record has just been closed."""
+
+    def released(self, booking: "Booking") -> None:
+        """Forget a call that is over."""
+
+
+class Booking:
+    """One call's booking."""
+
+    def __init__(
+        self, desk: Desk, service: Service, checks: Mapping[str, PooledChecks], record: Record
+    ) -> None:
+        self.record = record
+        self.service = service
+        self.carried: Carried | None = None
+        """Who carries the call; None: nobody yet."""
+        self.pool: Pool | None = None
+        self.backend: Backend | None = None
+        """The backend it was handed over to."""
+        self._desk = desk
+        self._checks = checks
+        self._ticket: Ticket | None = None
+        self._place: Place | None = None
+        self._candidates: list[Backend] = []
+        self._released = asyncio.Event()
+
+    def admit(self) -> None:
+        """Take a place among all calls. Raises LimitReachedError.
+
+        Behind a proxy the client's own limits wait until ``client_is``.
+        """
+        listener, host = self.service.listener, self.record.client[0]
+        known = None if self.service.expects_preface(host) else host
+        self._ticket = self._desk.admission.admit(listener.name, listener.calls_max, known, now_s())
+
+    def end(self, why: CallError) -> None:
+        """End this call from outside: its session closes both legs and records ``why``."""
+        if self.carried is not None:
+            self.carried.end(why)
+
+    async def wait_released(self) -> None:
+        """Wait until the call is over."""
+        await self._released.wait()
+
+    @property
+    def bytes_so_far(self) -> tuple[int, int]:
+        """Bytes moved until now: client to backend, backend to client."""
+        return (0, 0) if self.carried is None else self.carried.bytes_so_far
+
+    # --- what the call asks (net/booking.py) ----------------------------------------------------
+
+    async def client_is(self, source: Address) -> None:
+        """Count the call for the client a proxy named. Raises LimitReachedError."""
+        self.record.client = source
+        assert self._ticket is not None, "admission comes first"
+        self._ticket.client_is(source[0], now_s())
+
+    async def first(self, pool: str, shown_sha256: bytes | None) -> Chosen:
+        """Take the best candidate. Raises NoBackendAvailableError."""
+        self.pool = asked = self._checks[pool].pool
+        found = asked.candidates(
+            self.record.client[0], now_s(), lambda b: self._objection(asked, shown_sha256, b)
+        )
+        self._candidates = list(found.backends)
+        chosen = await self.next()
+        if chosen is None:
+            why = ", ".join(f"{name} {slug}" for name, slug in found.excluded)
+            raise NoBackendAvailableError(f"no backend of pool {pool} can be used: {why}")
+        return chosen
+
+    async def next(self) -> Chosen | None:
+        """Take the next candidate that still can; None: there are no more."""
+        assert self.pool is not None, "first comes first"
+        while self._candidates:
+            backend = self._candidates.pop(0)
+            try:
+                self._place = self.pool.reserve(backend, self.record.client[0], now_s())
+            except BackendError:
+                continue  # it has become unusable since it was picked
+            assert backend.address is not None, "an unresolved backend is no candidate"
+            return Chosen(backend.config, backend.address)
+        return None
+
+    async def could_be_served(self, pool: str, shown_sha256: bytes | None) -> bool:
+        """Whether there would be a candidate now."""
+        asked, now = self._checks[pool].pool, now_s()
+        return any(
+            backend.unusable_because(now) is None
+            and self._objection(asked, shown_sha256, backend) is None
+            for backend in asked.backends
+        )
+
+    # --- what the call tells --------------------------------------------------------------------
+
+    def saw_leaf(self, sha256: bytes) -> None:
+        """Keep it for the same-certificate rule."""
+        if self._place is not None:
+            self._place.backend.leaf_sha256 = sha256
+
+    def try_failed(self, why: str | None) -> None:
+        """Give the candidate's place back, and mark its health."""
+        place, self._place = self._place, None
+        if place is None:
+            return
+        place.release(now_s())
+        if why is not None:
+            self._desk.health_changed(place.backend, place.backend.health.call_failed(why, now_s()))
+
+    def handed_over(self) -> None:
+        """Count the call as running on its backend, and remember the client."""
+        assert self._place is not None, "it was handed over to somebody"
+        assert self._ticket is not None, "admission comes first"
+        self._ticket.opened()
+        self._place.handed_over(now_s())
+        self.backend = self._place.backend
+
+    def did_well(self) -> None:
+        """Tell the backend's health."""
+        if self.backend is not None:
+            flip = self.backend.health.call_succeeded(now_s())
+            self._desk.health_changed(self.backend, flip)
+
+    def did_badly(self, why: str) -> None:
+        """Tell the backend's health."""
+        if self.backend is not None:
+            flip = self.backend.health.call_failed(why, now_s())
+            self._desk.health_changed(self.backend, flip)
+
+    def close(self, outcome: Outcome, reason: str, detail: str) -> None:
+        """Close the record, count it, and write its line."""
+        self._desk.ledger.close(self.record, outcome, reason, detail, now_s())
+        self._desk.call_closed(self.record)
+
+    def release(self) -> None:
+        """Give back what the call held. Again: changes nothing."""
+        if self._released.is_set():
+            return
+        if self._place is not None:
+            self._place.release(now_s())
+        if self._ticket is not None:
+            self._ticket.release()
+        self._released.set()
+        self._desk.released(self)
+
+    def _objection(self, pool: Pool, shown_sha256: bytes | None, backend: Backend) -> str | None:
+        policy = pool.config.tls.same_certificate
+        return objection(self.service.listener.mode, policy, shown_sha256, backend)

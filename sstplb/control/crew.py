@@ -1,0 +1,88 @@
+"""Who carries the calls: this process, or workers. The balancer sees no difference.
+
+``Here`` is the crew of ``workers: 1``: sessions run in the deciding process itself and speak to
+their bookings directly. ``control/workers.py`` is the other one.
+"""
+
+import socket
+from typing import Protocol
+
+from sstplb.control.booking import Booking
+from sstplb.control.plan import Prepared
+from sstplb.net.carrier import Carrier
+
+
+class Crew(Protocol):
+    """Carries calls."""
+
+    count: int
+    """How many processes carry."""
+
+    @property
+    def can_carry(self) -> bool:
+        """Whether there is anybody to carry a call now."""
+
+    async def start(self, prepared: Prepared) -> None:
+        """Be ready to carry. Raises ConfigError."""
+
+    async def propose(self, prepared: Prepared) -> None:
+        """Prepare for another configuration. Raises ConfigError; nothing has changed then."""
+
+    def adopt(self, prepared: Prepared) -> None:
+        """Carry calls by what was proposed, from the next one on."""
+
+    def carry(self, sock: socket.socket, booking: Booking) -> None:
+        """Begin a call that was admitted; the socket is the crew's from now on."""
+
+    def forget_sessions(self, pool: str) -> None:
+        """Resume no TLS session with that pool's backends any more."""
+
+    def cpu_s(self) -> float:
+        """CPU seconds that processes other than this one have used."""
+
+    async def stop(self) -> None:
+        """Let go of everything; no call runs any more."""
+
+
+class Here:
+    """This process carries."""
+
+    count = 1
+    can_carry = True
+
+    def __init__(self) -> None:
+        self._carrier: Carrier | None = None
+
+    @property
+    def carrier(self) -> Carrier:
+        """What the calls share."""
+        assert self._carrier is not None, "start comes first"
+        return self._carrier
+
+    async def start(self, prepared: Prepared) -> None:
+        """Be ready to carry."""
+        self._carrier = Carrier(prepared.config)
+        self.adopt(prepared)
+
+    async def propose(self, prepared: Prepared) -> None:
+        """Nothing is left that could fail."""
+
+    def adopt(self, prepared: Prepared) -> None:
+        """Go by its limits and captures; each call brings its service along."""
+        self.carrier.reconfigure(prepared.config)
+
+    def carry(self, sock: socket.socket, booking: Booking) -> None:
+        """Begin a session."""
+        booking.carried = self.carrier.carry(sock, booking.service, booking)
+
+    def forget_sessions(self, pool: str) -> None:
+        """Nothing: the policies are the checker's own, which has done it."""
+
+    def cpu_s(self) -> float:
+        """Nothing: there is no other process."""
+        return 0.0
+
+    async def stop(self) -> None:
+        """Wait for the last session's last step."""
+        if self._carrier is not None:
+            await self._carrier.stop()

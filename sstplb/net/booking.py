@@ -1,0 +1,65 @@
+"""What a call asks and tells where calls are decided: its *booking*.
+
+Limits, turns, affinity and health hold for the whole balancer, so one place decides on them
+(``control/booking.py``), whichever process carries the call. A session speaks to that place
+through this interface alone: in the deciding process it is the booking itself, in a worker a
+stub that passes every word on (``control/worker.py``). What is asked is awaited; what is told
+is not.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from sstplb.account.record import Address, Outcome, Record
+from sstplb.config import schema
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A backend that may be tried: a place on it is taken."""
+
+    config: schema.Backend
+    host: str
+    """Where it is: never a name."""
+
+
+class Booking(Protocol):
+    """One call's booking."""
+
+    record: Record
+
+    async def client_is(self, source: Address) -> None:
+        """Say who is really calling, after a PROXY preface. Raises LimitReachedError."""
+
+    async def first(self, pool: str, shown_sha256: bytes | None) -> Chosen:
+        """Ask for the best candidate of a pool, for a client that was shown that certificate.
+
+        The strategy moves on. Raises NoBackendAvailableError when there is none.
+        """
+
+    async def next(self) -> Chosen | None:
+        """Ask for the next candidate; None: there are no more."""
+
+    async def could_be_served(self, pool: str, shown_sha256: bytes | None) -> bool:
+        """Ask whether there would be a candidate now; nobody's turn is spent."""
+
+    def saw_leaf(self, sha256: bytes) -> None:
+        """Tell which certificate the candidate has just shown."""
+
+    def try_failed(self, why: str | None) -> None:
+        """Give the candidate's place back; ``why`` speaks against its health, None does not."""
+
+    def handed_over(self) -> None:
+        """Tell that the client has its answer from the candidate: the call runs there."""
+
+    def did_well(self) -> None:
+        """Tell that the call proved its backend's worth."""
+
+    def did_badly(self, why: str) -> None:
+        """Tell that the backend failed the call."""
+
+    def close(self, outcome: Outcome, reason: str, detail: str) -> None:
+        """Close the record: exactly once."""
+
+    def release(self) -> None:
+        """Give everything back: the call is over."""
