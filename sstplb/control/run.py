@@ -73,7 +73,12 @@ async def _run(path: Path, prepared: Prepared, logs: Logs) -> ExitCode:
     async with admin_side(operator, prepared):
         await balancer.start()
         count = len(balancer.listeners)
-        log.info("ready", message=f"{count} listeners accept calls; TLS engine: {prepared.engine}")
+        crew = f"{balancer.crew.count} workers" if balancer.crew.count > 1 else "one process"
+        engine = prepared.engine
+        log.info(
+            "ready",
+            message=f"{count} listeners accept calls, carried by {crew}; TLS engine: {engine}",
+        )
         async with asyncio.TaskGroup() as group:
             reloading = group.create_task(_reload_when_asked(reload, operator))
             await stop.wait()

@@ -77,6 +77,7 @@ class BalancerProcess:
         self._conf = directory / f"{name}.yaml"
         self._errors = directory / f"{name}.err"
         self._read = 0
+        document["workers"] = 1  # what this one process uses is what its mode costs
         document["log"] = {"file": str(self._log), "format": "json"}
         self._conf.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
         self._process: asyncio.subprocess.Process | None = None
