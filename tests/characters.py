@@ -41,11 +41,11 @@ def packets(size: int) -> bytes:
     )
 
 
-def play(story: Callable[[], Awaitable[None]]) -> None:
+def play(story: Callable[[], Awaitable[None]], limit_s: float = 45.0) -> None:
     """Run a story; whatever it leaves behind is a failure."""
 
     async def whole() -> None:
-        async with asyncio.timeout(45):
+        async with asyncio.timeout(limit_s):
             await story()
         # What was cancelled or closed gets a moment to end; what is still there then is a leak.
         for _ in range(100):
@@ -282,7 +282,7 @@ class Stage:
         self, source: str = "127.0.0.1", name: str | None = SERVER_NAME, listener: str = "vpn"
     ) -> Client:
         """Connect and shake hands."""
-        context = ssl.create_default_context(cafile=str(self.root))
+        context = self.context()
         context.check_hostname = name is not None
         host, port = self.balancer.listeners[listener].address
         async with asyncio.timeout(LIMIT_S):
@@ -290,6 +290,10 @@ class Stage:
                 host, port, ssl=context, server_hostname=name or "", local_addr=(source, 0)
             )
         return self._known(Client(reader, writer))
+
+    def context(self) -> ssl.SSLContext:
+        """Return what clients believe."""
+        return ssl.create_default_context(cafile=str(self.root))
 
     async def visitor(self, listener: str = "vpn") -> Client:
         """Connect without TLS."""

@@ -178,6 +178,33 @@ class AffinityTable:
         """Unpin everybody from a backend that is no more."""
         self._pinned = {key: name for key, name in self._pinned.items() if name != backend}
 
+    # --- what outlives the process ------------------------------------------------------------
+
+    def pins(self) -> dict[bytes, str]:
+        """Return the operator's word, by client."""
+        return dict(self._pinned)
+
+    def kept(self, now: float) -> Iterator[tuple[bytes, str, float]]:
+        """Yield clients, their backends and the seconds they would still be remembered.
+
+        Those with calls come last, with the whole time-out: for whoever reads this, the calls will
+        have ended.
+        """
+        self._expire(now)
+        for entry in self._idle.values():
+            yield entry.key, entry.backend, entry.expires_at - now
+        for entry in self._busy.values():
+            yield entry.key, entry.backend, self.config.timeout
+
+    def restore(self, key: bytes, backend: str, expires_at: float) -> None:
+        """Remember a client that somebody else remembered; in the order of their time-outs."""
+        if key not in self._busy and key not in self._idle:
+            self._make_room(self.config.entries_max - 1)
+            # The order of these is that of their time-outs.
+            last = next(reversed(self._idle.values()), None)
+            at = expires_at if last is None else max(expires_at, last.expires_at)
+            self._idle[key] = Entry(key, backend, expires_at=at)
+
     def show(self, key: bytes) -> str:
         """Return a client network as text: ``10.0.0.0/24``."""
         prefix = self.config.prefix_v4 if len(key) == 4 else self.config.prefix_v6

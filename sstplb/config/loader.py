@@ -244,6 +244,7 @@ def _fill_in(config: Config, base: Path) -> Config:
             "pools": {name: pool(name, value) for name, value in config.pools.items()},
             "log": config.log.model_copy(update={"file": absolute(config.log.file)}),
             "admin": admin(config.admin),
+            "state_file": absolute(config.state_file),
             "capture": config.capture.model_copy(
                 update={"directory": absolute(config.capture.directory)}
             ),

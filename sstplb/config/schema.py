@@ -798,6 +798,9 @@ class Config(Model):
     """What is written where."""
     admin: Admin = Admin()
     """How the balancer is operated while it runs."""
+    state_file: File | None = None
+    """Where standings, pins and the affinity table are kept for the next start; its directory must
+    be writable. Without it a restart forgets them; an upgrade never does."""
     capture: Capture = Capture()
     """Recording what chosen calls say."""
 

@@ -14,7 +14,8 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import structlog
 
@@ -49,9 +50,15 @@ log = structlog.get_logger()
 class Balancer:
     """Everything that runs."""
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        inherited: Mapping[schema.Endpoint, socket.socket] = MappingProxyType({}),
+    ) -> None:
+        """``inherited``: listening sockets of another process, by configured address."""
         self.prepared = prepared
         """What is in force."""
+        self._inherited = dict(inherited)
         self.on_call_closed: list[Callable[[Record], None]] = []
         """Told of each call at its end; they must be quick."""
         self.ledger = Ledger()
@@ -62,7 +69,8 @@ class Balancer:
         """All calls that are not over, by number."""
         self._cut = 0
         """Calls cut by stopping."""
-        self._stopping = False
+        self._paused = False
+        self._bound: dict[schema.Endpoint, socket.socket] = {}
         self.plan: Plan = lay_out(prepared)
         self._checker = self._new_checker()
         count = prepared.config.workers_count
@@ -75,14 +83,46 @@ class Balancer:
 
         Raises ConfigError when an address cannot be bound, or a worker cannot be started.
         """
-        bound = self._bind(self.plan.config)
+        await self.get_ready()
+        self.accept()
+
+    async def get_ready(self) -> None:
+        """Do all that ``start`` does but the last."""
+        self._bound = self._bind(self.plan.config)
         try:
             await self.crew.start(self.prepared)
         except BaseException:
-            _close_all(bound)
+            _close_all(self._bound)
             raise
         await self._checker.start()
+
+    def accept(self) -> None:
+        """Accept calls: the last step of a start."""
+        bound, self._bound = self._bound, {}
+        _close_all(self._inherited)  # what the configuration does not name any more
+        self._inherited = {}
         self._adopt(bound)
+
+    def pause(self) -> None:
+        """Accept nobody for a moment; who comes waits in the kernel's backlog."""
+        self._paused = True
+        self._crew_changed()
+
+    def resume(self) -> None:
+        """Accept again."""
+        self._paused = False
+        self._crew_changed()
+
+    def leave(self) -> None:
+        """Accept no more, for another process does; running calls go on."""
+        for listener in self.listeners.values():
+            listener.stop()
+        self.listeners = {}
+
+    async def wait_ended(self) -> None:
+        """Wait until no call runs."""
+        while self.bookings:
+            await next(iter(self.bookings.values())).wait_released()
 
     async def reload(self, prepared: Prepared, *, recheck: bool = True) -> None:
         """Swap the configuration. Raises ConfigError, and then nothing has changed.
@@ -115,14 +155,14 @@ class Balancer:
 
     async def stop(self, timeout_s: float) -> int:
         """Accept no more, let calls end, close those that have not; return how many were cut."""
-        self._stopping = True
+        self._paused = True
         for listener in self.listeners.values():
             listener.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self._wait_ended()
+                await self.wait_ended()
         self.end_all(f"the balancer stopped after waiting {timeout_s:g} s")
-        await self._wait_ended()
+        await self.wait_ended()
         await self._checker.stop()
         await self.crew.stop()
         return self._cut
@@ -130,10 +170,6 @@ class Balancer:
     def calls(self) -> list[Booking]:
         """Return all calls that run."""
         return list(self.bookings.values())
-
-    async def _wait_ended(self) -> None:
-        while self.bookings:
-            await next(iter(self.bookings.values())).wait_released()
 
     def _new_checker(self) -> Checker:
         return Checker(self.plan, self.health_changed, self._has_new_leaf)
@@ -160,6 +196,9 @@ class Balancer:
         for number, wanted in enumerate(config.listeners):
             address = wanted.address
             if address in known:
+                continue
+            if (sock := self._inherited.pop(address, None)) is not None:
+                bound[address] = sock
                 continue
             try:
                 bound[address] = tcp.listen((address.host, address.port or 0), wanted.backlog)
@@ -195,9 +234,9 @@ class Balancer:
     def _crew_changed(self) -> None:
         """Accept only while there is somebody to carry."""
         for listener in self.listeners.values():
-            if not self.crew.can_carry:
+            if self._paused or not self.crew.can_carry:
                 listener.pause()
-            elif not self._stopping:
+            else:
                 listener.start()
 
     def _accepted(self, listener: Listener, sock: socket.socket, client: Address) -> None:

@@ -10,9 +10,7 @@ reads the result as a start would: only a text that means exactly what is runnin
 cannot be said by such an edit (an alias shared by two backends, for one) is refused, not guessed.
 """
 
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import StringIO
@@ -23,6 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from sstplb.config import loader, schema
+from sstplb.control.files import replace_file
 from sstplb.errors import ConfigError, ConflictError
 
 WIDTH_MAX = 1 << 20
@@ -100,7 +99,7 @@ def save(file: Path, filed: schema.Config, running: schema.Config) -> None:
             "for backends?): change it by hand, then reload"
         )
     try:
-        _replace(target, edited)
+        replace_file(target, edited)
     except OSError as error:
         raise ConflictError(f"{file} cannot be written: {error.strerror}") from error
 
@@ -155,27 +154,3 @@ def _edit_backends(
     for name, backend in wanted.items():
         if name not in before:
             items.append(backend.model_dump(mode="json", exclude_defaults=True))
-
-
-def _replace(target: Path, text: str) -> None:
-    """Put a new file in the place of the old one, with its mode and owner, or leave all as is."""
-    known = target.stat()
-    number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    fresh = Path(name)
-    try:
-        with os.fdopen(number, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), known.st_mode & 0o7777)
-            if (known.st_uid, known.st_gid) != (os.geteuid(), os.getegid()):
-                os.fchown(file.fileno(), known.st_uid, known.st_gid)
-            os.fsync(file.fileno())
-        fresh.replace(target)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

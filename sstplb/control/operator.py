@@ -16,6 +16,7 @@ Operations that wait go one after another: two reloads never interleave.
 import asyncio
 import contextlib
 import ipaddress
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -37,6 +38,8 @@ from sstplb.control.drift import Difference
 from sstplb.control.events import EventLog
 from sstplb.control.logs import Logs
 from sstplb.control.plan import PooledChecks, Prepared, all_warnings, prepare
+from sstplb.control.state import Keeper, State, state_of
+from sstplb.control.takeover import Place, hand_over
 from sstplb.control.views import BackendView, CallView, CertificateView, Overview
 from sstplb.errors import (
     BadRequestError,
@@ -65,6 +68,12 @@ class Doors(Protocol):
     def settle(self, prepared: Prepared | None) -> None:
         """Let what was opened serve and what is no longer wanted go; None: as it was before."""
 
+    def sockets(self) -> dict[Place, socket.socket]:
+        """Return them, to be shared with another process."""
+
+    def leave(self) -> None:
+        """Let go of them, for another process serves there."""
+
 
 class NoDoors:
     """The admin side of a balancer that has none."""
@@ -74,6 +83,13 @@ class NoDoors:
 
     def settle(self, prepared: Prepared | None) -> None:
         """Nothing to swap."""
+
+    def sockets(self) -> dict[Place, socket.socket]:
+        """There are none."""
+        return {}
+
+    def leave(self) -> None:
+        """Nothing to let go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +141,9 @@ class Operator:
         """Whether the admin side is: nobody may begin to follow events."""
         self.doors: Doors = NoDoors()
         self.file = file
+        self.has_left = asyncio.Event()
+        """Set when another process has taken over."""
+        self.keeper = Keeper()
         self._balancer = balancer
         self._logs = logs
         self._filed = balancer.prepared.config
@@ -227,6 +246,7 @@ class Operator:
                 backend.health.reset(now_s())
                 await self._balancer.check_now(backend)
             if before is not standing:
+                await self.keeper.save(self._balancer.plan)
                 self._say(
                     "backend_standing",
                     f"{name} is {standing} now, was {before}",
@@ -397,6 +417,49 @@ class Operator:
             self.doors.settle(prepared)
             self._say("certificates_reloaded", "certificates and keys were read again")
         return self.certificates()
+
+    async def upgrade(self) -> int:
+        """Have a new process take over; return its id. Raises ConflictError: nothing has changed.
+
+        This one goes on with the calls it has, and then ends.
+        """
+        async with self._busy:
+            if self.has_left.is_set():
+                raise ConflictError("another process has taken over already")
+            log.info("upgrading", message="starting a new process")
+            try:
+                number = await hand_over(self)
+            except (ConflictError, OSError) as error:
+                log.error("upgrade_failed", message=f"nothing has changed: {error}")  # noqa: TRY400
+                raise ConflictError(str(error)) from error
+            running = len(self._balancer.calls())
+            text = f"process {number} has taken over; this one ends when its {running} calls have"
+            log.info("upgraded", message=text)
+            self.has_left.set()
+        return number
+
+    def listening(self) -> dict[schema.Endpoint, socket.socket]:
+        """Return the sockets that accept calls, by configured address (``takeover.Leaving``)."""
+        listeners = self._balancer.listeners.values()
+        return {listener.service.listener.address: listener.sock for listener in listeners}
+
+    def door_sockets(self) -> dict[Place, socket.socket]:
+        """Return the sockets of the admin side (``takeover.Leaving``)."""
+        return self.doors.sockets()
+
+    def pause(self) -> State:
+        """Accept nobody for a moment; return the state (``takeover.Leaving``)."""
+        self._balancer.pause()
+        return state_of(self._balancer.plan)
+
+    def resume(self) -> None:
+        """Go on as before (``takeover.Leaving``)."""
+        self._balancer.resume()
+
+    def leave(self) -> None:
+        """Let go of all sockets (``takeover.Leaving``)."""
+        self._balancer.leave()
+        self.doors.leave()
 
     def set_log_level(self, level: LogLevel) -> None:
         """Write what is at least this severe."""

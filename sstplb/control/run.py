@@ -4,12 +4,14 @@
 SIGTERM     stop: accept no more, let calls end for ``limits.stop_timeout``, then close them
 SIGINT      the same; a second one of either closes running calls at once
 SIGHUP      reload the file; a bad one changes nothing and says why. Opens the log file anew
+SIGUSR2     upgrade: a new process takes over, this one ends with its last call
 ==========  ================================================================================
 """
 
 import asyncio
 import contextlib
 import signal
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import IntEnum
 from pathlib import Path
 
@@ -21,7 +23,10 @@ from sstplb.control.balancer import Balancer
 from sstplb.control.logs import Logs
 from sstplb.control.operator import Operator, warn
 from sstplb.control.plan import Prepared, all_warnings, prepare
-from sstplb.errors import ConfigError
+from sstplb.control.state import State, restore
+from sstplb.control.state import load as load_state
+from sstplb.control.takeover import Estate
+from sstplb.errors import ConfigError, ConflictError, OperatorError, Problem
 
 log = structlog.get_logger()
 
@@ -58,9 +63,11 @@ async def run(path: Path) -> ExitCode:
 
 
 async def _run(path: Path, prepared: Prepared, logs: Logs) -> ExitCode:
-    balancer = Balancer(prepared)
+    estate = await Estate.receive()
+    balancer = Balancer(prepared, estate.listeners)
     operator = Operator(balancer, path, logs)
-    stop, reload, now = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    stop, now = asyncio.Event(), asyncio.Event()
+    asked: asyncio.Queue[Callable[[], Awaitable[object]]] = asyncio.Queue()
     loop = asyncio.get_running_loop()
 
     def asked_to_stop() -> None:
@@ -68,31 +75,74 @@ async def _run(path: Path, prepared: Prepared, logs: Logs) -> ExitCode:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop)
-    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    loop.add_signal_handler(signal.SIGHUP, asked.put_nowait, operator.reload)
+    loop.add_signal_handler(signal.SIGUSR2, asked.put_nowait, operator.upgrade)
     warn(all_warnings(prepared))
-    async with admin_side(operator, prepared):
-        await balancer.start()
-        count = len(balancer.listeners)
-        crew = f"{balancer.crew.count} workers" if balancer.crew.count > 1 else "one process"
-        engine = prepared.engine
-        log.info(
-            "ready",
-            message=f"{count} listeners accept calls, carried by {crew}; TLS engine: {engine}",
-        )
+    async with admin_side(operator, prepared, estate.doors):
+        await balancer.get_ready()
+        state = await _inherited(estate) if estate.is_takeover else _stored(prepared)
+        if state is not None:
+            restore(balancer.plan, state)
+        balancer.accept()
+        estate.accepting()
+        _say_ready(balancer)
         async with asyncio.TaskGroup() as group:
-            reloading = group.create_task(_reload_when_asked(reload, operator))
-            await stop.wait()
-            reloading.cancel()
+            beside = [
+                group.create_task(_do_what_is_asked(asked)),
+                group.create_task(operator.keeper.keep(lambda: balancer.plan)),
+            ]
+            await _either(stop.wait(), _gone(operator, balancer))
+            for task in beside:
+                task.cancel()
         operator.is_draining = True
-        return await _stop(balancer, now)
+        code = await _stop(balancer, now)
+        if not operator.has_left.is_set():  # else the file is the new process's
+            await operator.keeper.save(balancer.plan)
+        return code
 
 
-async def _reload_when_asked(asked: asyncio.Event, operator: Operator) -> None:
+async def _inherited(estate: Estate) -> State:
+    """Say that we are ready, and take over what was known. Raises ConfigError."""
+    try:
+        return await estate.state()
+    except ConflictError as error:
+        raise ConfigError([Problem(str(error))]) from error
+
+
+def _stored(prepared: Prepared) -> State | None:
+    path = prepared.config.state_file
+    return None if path is None else load_state(path)
+
+
+def _say_ready(balancer: Balancer) -> None:
+    count, engine = len(balancer.listeners), balancer.prepared.engine
+    crew = f"{balancer.crew.count} workers" if balancer.crew.count > 1 else "one process"
+    text = f"{count} listeners accept calls, carried by {crew}; TLS engine: {engine}"
+    log.info("ready", message=text)
+
+
+async def _do_what_is_asked(asked: "asyncio.Queue[Callable[[], Awaitable[object]]]") -> None:
+    """Reload and upgrade, one after the other, in the order of the signals."""
     while True:
-        await asked.wait()
-        asked.clear()
-        with contextlib.suppress(ConfigError):  # it is in the log
-            await operator.reload()
+        do = await asked.get()
+        with contextlib.suppress(ConfigError, OperatorError):  # it is in the log
+            await do()
+
+
+async def _gone(operator: Operator, balancer: Balancer) -> None:
+    """Wait until another process has taken over and the last call here has ended."""
+    await operator.has_left.wait()
+    await balancer.wait_ended()
+
+
+async def _either(*awaitables: Coroutine[None, None, object]) -> None:
+    """Wait until one of them is done; the others are cancelled."""
+    tasks = [asyncio.create_task(one, name="one of several") for one in awaitables]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _stop(balancer: Balancer, now: asyncio.Event) -> ExitCode:

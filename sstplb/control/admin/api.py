@@ -229,6 +229,13 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class Upgraded:
+    """Who has taken over."""
+
+    process: int
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """It is done."""
 
@@ -409,6 +416,12 @@ async def certificates(desk: Desk) -> Response:
 async def reload_certificates(desk: Desk) -> Response:
     """Read every certificate and key again; new calls see the new ones."""
     return Reply({"listeners": await desk.reload_certificates()})
+
+
+@router.post("/upgrade", response_model=Upgraded, tags=["configuration"])
+async def upgrade(desk: Desk) -> Response:
+    """Have a new process take over; this one ends with its last call."""
+    return Reply(Upgraded(await desk.upgrade()))
 
 
 @router.put("/log/level", response_model=LevelGiven, tags=["configuration"])

@@ -16,8 +16,9 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import structlog
@@ -41,9 +42,16 @@ log = structlog.get_logger()
 
 
 @contextlib.asynccontextmanager
-async def admin_side(operator: Operator, prepared: Prepared) -> AsyncIterator["AdminSide"]:
-    """Keep the configured doors open. Raises ConfigError when one cannot be opened."""
-    side = AdminSide(operator)
+async def admin_side(
+    operator: Operator,
+    prepared: Prepared,
+    inherited: Mapping[Place, socket.socket] = MappingProxyType({}),
+) -> AsyncIterator["AdminSide"]:
+    """Keep the configured doors open. Raises ConfigError when one cannot be opened.
+
+    ``inherited``: sockets of another process, by place.
+    """
+    side = AdminSide(operator, inherited)
     side.open(prepared)
     side.settle(prepared)
     operator.doors = side
@@ -61,6 +69,8 @@ class Door:
         self.sock = sock
         self.access = Access()
         self.serving: Serving | None = None
+        self.is_shared = False
+        """Whether another process serves here too: then the socket's file is not ours to remove."""
         self._inode = place.stat().st_ino if isinstance(place, Path) else None
 
     @property
@@ -77,7 +87,7 @@ class Door:
 
     def shut(self) -> None:
         """Close the socket and remove its file, unless somebody else's stands there by now."""
-        if isinstance(self.place, Path):
+        if isinstance(self.place, Path) and not self.is_shared:
             with contextlib.suppress(OSError):
                 if self.place.stat().st_ino == self._inode:
                     self.place.unlink()
@@ -87,8 +97,11 @@ class Door:
 class AdminSide:
     """All doors."""
 
-    def __init__(self, operator: Operator) -> None:
+    def __init__(
+        self, operator: Operator, inherited: Mapping[Place, socket.socket] = MappingProxyType({})
+    ) -> None:
         self.doors: dict[Place, Door] = {}
+        self._inherited = dict(inherited)
         self._operator = operator
         self._opened: dict[Place, Door] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -99,7 +112,8 @@ class AdminSide:
         try:
             for key, where in _wanted(prepared.config.admin).items():
                 if key not in self.doors:
-                    self._opened[key] = _open(key, where)
+                    sock = self._inherited.pop(key, None)
+                    self._opened[key] = _open(key, where) if sock is None else Door(key, sock)
         except ConfigError:
             self.settle(None)
             raise
@@ -126,11 +140,24 @@ class AdminSide:
             if door.serving is None:
                 self._serve(door, prepared)
 
+    def sockets(self) -> dict[Place, socket.socket]:
+        """Return the sockets of all doors, to be shared with another process."""
+        return {place: door.sock for place, door in self.doors.items()}
+
+    def leave(self) -> None:
+        """Let go of every door, for another process serves there; their files stay."""
+        for door in self.doors.values():
+            door.is_shared = True
+            self._let_go(door)
+        self.doors.clear()
+
     async def close(self) -> None:
         """Shut every door, and wait until the last request is answered."""
         self.settle(None)
         self._operator.is_closing = True
         self._operator.events.end_following()
+        for sock in self._inherited.values():
+            sock.close()
         for door in self.doors.values():
             self._let_go(door)
         self.doors.clear()

@@ -1,0 +1,258 @@
+"""Reloads and upgrades of a real process, under calls that come all the time: nobody notices."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sstplb.config.schema import parse_endpoint
+from sstplb.lab.pki import Issued, LabPki
+from tests.characters import ANSWER, LIMIT_S, Client, FakeBackend, Stage, packets, play
+
+FULL = os.environ.get("SSTPLB_SOAK") == "1"
+RELOADS, UPGRADES = (100, 20) if FULL else (15, 3)
+RATE = 50
+"""New calls a second."""
+
+
+class Running(Stage):
+    """A stage whose balancer is a process of its own, started as an operator would."""
+
+    def __init__(self, folder: Path, mode: str, root: Path, served: Issued) -> None:
+        super().__init__(mode, root, served, count=3)
+        self.folder = folder
+        self.log = folder / "log.json"
+        self.more: dict[str, Any] = {}
+        self.processes: list[int] = []
+        self.address = ("", 0)
+        self._first: asyncio.subprocess.Process | None = None
+
+    def document(self) -> str:
+        document = json.loads(super().document())
+        log = {"file": str(self.log), "format": "json"}
+        return json.dumps({**document, "log": log, **self.more})
+
+    async def start(self) -> None:
+        for backend in self.backends:
+            await backend.start()
+        await self.run()
+
+    async def run(self) -> None:
+        (self.folder / "sstplb.yaml").write_text(self.document())
+        self._first = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "sstplb", "run", str(self.folder / "sstplb.yaml"),
+            stdin=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        self.processes.append(self._first.pid)
+        await self.said("ready", len(self.find("ready")) + 1)
+        endpoint = parse_endpoint(self.find("listening")[-1]["address"])
+        self.address = endpoint.host, endpoint.port or 0
+
+    async def end(self) -> None:
+        """Stop the process that accepts, and wait for all."""
+        os.kill(self.processes[-1], signal.SIGTERM)
+        assert self._first is not None
+        async with asyncio.timeout(LIMIT_S):
+            await self._first.wait()
+            while any(_is_alive(number) for number in self.processes):
+                await asyncio.sleep(0.02)
+
+    async def stop(self) -> None:
+        for client in self._clients:
+            client.reset()
+        for number in self.processes:
+            if _is_alive(number):
+                os.kill(number, signal.SIGKILL)
+        if self._first is not None:
+            await self._first.wait()
+        for backend in self.backends:
+            await backend.stop()
+
+    def find(self, event: str) -> list[dict[str, Any]]:
+        if not self.log.exists():
+            return []
+        events = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [found for found in events if found["event"] == event]
+
+    async def said(self, event: str, count: int = 1) -> list[dict[str, Any]]:
+        async with asyncio.timeout(LIMIT_S):
+            while len(found := self.find(event)) < count:
+                await asyncio.sleep(0.02)
+        return found
+
+    async def upgrade(self) -> None:
+        count = len(self.find("upgraded"))
+        os.kill(self.processes[-1], signal.SIGUSR2)
+        found = await self.said("upgraded", count + 1)
+        self.processes.append(int(found[-1]["message"].split()[1]))
+
+    async def client(self, *_: Any, **__: Any) -> Client:
+        context = self.context()
+        host, port = self.address
+        async with asyncio.timeout(LIMIT_S):
+            reader, writer = await asyncio.open_connection(
+                host, port, ssl=context, server_hostname="vpn.example.test"
+            )
+        return self._known(Client(reader, writer))
+
+
+def _is_alive(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@contextlib.asynccontextmanager
+async def running(stage: Running) -> AsyncIterator[Running]:
+    try:
+        await stage.start()
+        yield stage
+    finally:
+        await stage.stop()
+
+
+class Traffic:
+    """Calls that come all the time, and some that last; what went wrong with any."""
+
+    def __init__(self, stage: Running) -> None:
+        self.stage = stage
+        self.failures: list[str] = []
+        self.calls = self.rounds = 0
+        self._payload = packets(6_000)
+        self._stopping = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def flowing(self, lasting: int) -> AsyncIterator[None]:
+        clients = [await self.stage.client() for _ in range(lasting)]
+        for client in clients:
+            assert await client.open() == ANSWER
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._come())
+            for client in clients:
+                group.create_task(self._last(client))
+            yield
+            self._stopping.set()
+
+    async def _come(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            while not self._stopping.is_set():
+                group.create_task(self._call())
+                await asyncio.sleep(1 / RATE)
+
+    async def _call(self) -> None:
+        self.calls += 1
+        try:
+            client = await self.stage.client()
+            if await client.open() != ANSWER or not await client.echo(self._payload):
+                self.failures.append("wrong bytes")
+            await client.close()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            self.failures.append(repr(error))
+
+    async def _last(self, client: Client) -> None:
+        while not self._stopping.is_set():
+            if not await client.echo(self._payload):
+                self.failures.append("a lasting call lost bytes")
+            self.rounds += 1
+            await asyncio.sleep(0.02)
+        await client.close()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nobody_is_refused_and_no_byte_is_lost(
+    workers: int, pki: LabPki, served: Issued, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        stage = Running(tmp_path, "offload", pki.root_path, served)
+        stage.workers = workers
+        stage.limits |= {"accept_rate_per_client": 1000, "accept_burst_per_client": 1000}
+        traffic = Traffic(stage)
+        async with running(stage):
+            async with traffic.flowing(5):
+                for _ in range(UPGRADES):
+                    for _ in range(RELOADS // UPGRADES):
+                        count = len(stage.find("reloaded"))
+                        os.kill(stage.processes[-1], signal.SIGHUP)
+                        await stage.said("reloaded", count + 1)
+                    await stage.upgrade()
+                await asyncio.sleep(0.5)
+            assert not traffic.failures, traffic.failures[:5]
+            assert traffic.calls > RATE, "calls came all the time"
+            assert traffic.rounds > RATE, "the lasting ones went on"
+            await stage.end()
+            ended = stage.find("call_ended")
+            assert len(ended) == traffic.calls + 5
+            assert {event["outcome"] for event in ended} == {"completed"}
+            assert not stage.find("internal_error")
+            sys.stdout.write(f"{RELOADS} reloads, {UPGRADES} upgrades, {traffic.calls} calls and")
+            sys.stdout.write(f" {traffic.rounds} rounds of 5 lasting ones: none failed\n")
+
+    play(story, limit_s=500)
+
+
+def test_an_upgrade_that_fails_changes_nothing(pki: LabPki, served: Issued, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(Running(tmp_path, "offload", pki.root_path, served)) as stage:
+            client = await stage.client()
+            await client.open()
+            (tmp_path / "sstplb.yaml").write_text("listeners: nonsense")
+            os.kill(stage.processes[0], signal.SIGUSR2)
+            (failed,) = await stage.said("upgrade_failed")
+            assert "ended before it was ready" in failed["message"]
+            assert await client.echo(packets(5_000))
+            late = await stage.client()
+            assert await late.open() == ANSWER
+
+    play(story)
+
+
+def test_what_operators_said_and_affinity_outlive_upgrade_and_restart(
+    pki: LabPki, served: Issued, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        stage = Running(tmp_path, "offload", pki.root_path, served)
+        stage.pool["affinity"] = {"enabled": True}
+        stage.limits["stop_timeout"] = "200ms"
+        stage.more = {"state_file": str(tmp_path / "state.json")}
+        async with running(stage):
+            first = await stage.client()
+            await first.open()
+            (home,) = [backend for backend in stage.backends if backend.calls]
+            await stage.upgrade()
+            await comes_home(stage, home)
+            await first.close()
+            await stage.end()
+            state = json.loads((tmp_path / "state.json").read_text())
+            assert [entry[1] for entry in state["pools"]["rras"]["affinity"]] == [home.name]
+            state["pools"]["rras"]["standings"] = {
+                home.name: {"filed": "active", "said": "draining"}
+            }
+            (tmp_path / "state.json").write_text(json.dumps(state))
+            await stage.run()
+            before = home.calls
+            await (await stage.client()).open()
+            assert home.calls == before, "it drains, as somebody said before the restart"
+            await stage.end()
+            (tmp_path / "state.json").write_text("{broken")
+            await stage.run()
+            assert stage.find("state_damaged")
+            assert (tmp_path / "state.json.damaged").read_text() == "{broken"
+            assert await (await stage.client()).open() == ANSWER
+
+    play(story)
+
+
+async def comes_home(stage: Running, home: FakeBackend) -> None:
+    for _ in range(4):
+        before = home.calls
+        await (await stage.client()).open()
+        assert home.calls == before + 1
