@@ -778,6 +778,8 @@ class Tls(Model):
     engine: Engine = Engine.AUTO
     """``native``: the system's OpenSSL on the socket, the cheapest per byte; ``portable``:
     pyOpenSSL's own, everywhere; ``auto``: native where the system has OpenSSL 3."""
+    watch_files: bool = True
+    """Whether certificates and keys are read again when their files change."""
 
 
 class Config(Model):

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 
 import structlog
@@ -36,6 +36,7 @@ from sstplb.errors import (
     BackendDownError,
     CallError,
     ConfigError,
+    ConflictError,
     LimitReachedError,
     Problem,
     StoppedError,
@@ -96,12 +97,27 @@ class Balancer:
             raise
         await self._checker.start()
 
-    def accept(self) -> None:
-        """Accept calls: the last step of a start."""
+    def accept(self, draining: Collection[str] = ()) -> None:
+        """Accept calls, but at listeners that are draining: the last step of a start."""
         bound, self._bound = self._bound, {}
         _close_all(self._inherited)  # what the configuration does not name any more
         self._inherited = {}
         self._adopt(bound)
+        for name in self.listeners.keys() & set(draining):
+            self.drain_listener(self.listeners[name])
+
+    def drain_listener(self, listener: Listener) -> None:
+        """Refuse new calls there; running ones go on."""
+        listener.drain()
+
+    def reopen_listener(self, listener: Listener) -> None:
+        """Take calls there again. Raises ConflictError when somebody has its address by now."""
+        try:
+            listener.reopen()
+        except OSError as error:
+            address = schema.Endpoint(*listener.address)
+            raise ConflictError(f"cannot listen on {address}: {_in_words(error)}") from error
+        self._crew_changed()
 
     def pause(self) -> None:
         """Accept nobody for a moment; who comes waits in the kernel's backlog."""
@@ -221,7 +237,10 @@ class Balancer:
             if listener is None:
                 listener = Listener(bound[service.listener.address], service, self._accepted)
                 self._say_listening(listener)
-            elif listener.service.listener.backlog != service.listener.backlog:
+            elif (
+                listener.service.listener.backlog != service.listener.backlog
+                and not listener.is_draining
+            ):
                 listener.sock.listen(service.listener.backlog)
             listener.service = service
             self.listeners[name] = listener

@@ -40,7 +40,14 @@ from sstplb.control.logs import Logs
 from sstplb.control.plan import PooledChecks, Prepared, all_warnings, prepare
 from sstplb.control.state import Keeper, State, state_of
 from sstplb.control.takeover import Place, hand_over
-from sstplb.control.views import BackendView, CallView, CertificateView, Overview
+from sstplb.control.views import (
+    BackendView,
+    CallView,
+    CertificateView,
+    ListenerView,
+    Overview,
+    Volumes,
+)
 from sstplb.errors import (
     BadRequestError,
     BadValueError,
@@ -51,6 +58,7 @@ from sstplb.errors import (
     UnknownThingError,
 )
 from sstplb.net.call import now_s
+from sstplb.net.listener import Listener
 
 END_WAIT_S = 2.0
 """How long ending a call waits to see its record closed."""
@@ -143,7 +151,11 @@ class Operator:
         self.file = file
         self.has_left = asyncio.Event()
         """Set when another process has taken over."""
-        self.keeper = Keeper()
+        self.stopping = asyncio.Event()
+        """Set when somebody asked to stop."""
+        self.stop_timeout_s: float | None = None
+        """How long calls may go on then; None: as configured."""
+        self._keeper = Keeper()
         self._balancer = balancer
         self._logs = logs
         self._filed = balancer.prepared.config
@@ -179,9 +191,7 @@ class Operator:
                 ledger.opened_total, len(ledger.running), bytes_in, bytes_out, outcomes
             ),
             listeners=tuple(
-                views.listener_view(
-                    name, listener, volumes, balancer.admission.calls_by_listener[name]
-                )
+                self._listener_view(name, listener, volumes)
                 for name, listener in balancer.listeners.items()
             ),
             pools=tuple(
@@ -246,7 +256,7 @@ class Operator:
                 backend.health.reset(now_s())
                 await self._balancer.check_now(backend)
             if before is not standing:
-                await self.keeper.save(self._balancer.plan)
+                await self.save_state()
                 self._say(
                     "backend_standing",
                     f"{name} is {standing} now, was {before}",
@@ -310,6 +320,33 @@ class Operator:
             self._balancer.end_calls(theirs, KilledError(f"{name} was removed by the operator"))
             self._checks(pool).pool.affinity.forget_pins_to(name)
             self._say("backend_removed", f"{name} is no longer in {pool}", pool=pool)
+
+    # --- listeners ----------------------------------------------------------------------------
+
+    async def set_listener_standing(self, name: str, standing: Standing) -> ListenerView:
+        """Close a listener to new calls, or open it again.
+
+        Raises UnknownThingError, BadRequestError or ConflictError.
+        """
+        async with self._busy:
+            listener = self._balancer.listeners.get(name)
+            if listener is None:
+                known = ", ".join(self._balancer.listeners)
+                raise UnknownThingError(f"there is no listener {name}; known: {known}")
+            if standing is Standing.OFF:
+                raise BadRequestError("a listener is active or draining; to remove it, reload")
+            if listener.is_draining != (standing is Standing.DRAINING):
+                if standing is Standing.DRAINING:
+                    self._balancer.drain_listener(listener)
+                else:
+                    self._balancer.reopen_listener(listener)
+                await self.save_state()
+                self._say("listener_standing", f"{name} is {standing} now", listener=name)
+            return self._listener_view(name, listener, views.Volumes(self._balancer))
+
+    def _listener_view(self, name: str, listener: Listener, volumes: Volumes) -> ListenerView:
+        calls = self._balancer.admission.calls_by_listener[name]
+        return views.listener_view(name, listener, volumes, calls)
 
     # --- calls and clients --------------------------------------------------------------------
 
@@ -441,7 +478,11 @@ class Operator:
     def listening(self) -> dict[schema.Endpoint, socket.socket]:
         """Return the sockets that accept calls, by configured address (``takeover.Leaving``)."""
         listeners = self._balancer.listeners.values()
-        return {listener.service.listener.address: listener.sock for listener in listeners}
+        return {
+            listener.service.listener.address: listener.sock
+            for listener in listeners
+            if not listener.is_draining
+        }
 
     def door_sockets(self) -> dict[Place, socket.socket]:
         """Return the sockets of the admin side (``takeover.Leaving``)."""
@@ -450,7 +491,7 @@ class Operator:
     def pause(self) -> State:
         """Accept nobody for a moment; return the state (``takeover.Leaving``)."""
         self._balancer.pause()
-        return state_of(self._balancer.plan)
+        return self._state()
 
     def resume(self) -> None:
         """Go on as before (``takeover.Leaving``)."""
@@ -461,12 +502,39 @@ class Operator:
         self._balancer.leave()
         self.doors.leave()
 
+    @property
+    def settings(self) -> schema.Config:
+        """The configuration in force."""
+        return self._balancer.prepared.config
+
+    def certificates_failed(self, error: ConfigError) -> None:
+        """Write down why renewed certificates cannot be used."""
+        for problem in error.problems:
+            log.error("certificates_failed", message=f"the old ones stay in force: {problem}")
+
     def set_log_level(self, level: LogLevel) -> None:
         """Write what is at least this severe."""
         self._logs.set_level(level)
         self._say("log_level", f"the log level is {level} now")
 
+    async def save_state(self) -> None:
+        """Write the state file, if there is one and anything new."""
+        await self._keeper.save(self._balancer.prepared.config.state_file, self._state)
+
+    async def stop(self, timeout_s: float | None) -> None:
+        """Stop the balancer, waiting so long for calls; None: as configured."""
+        self.stop_timeout_s = timeout_s
+        wait = "as configured" if timeout_s is None else f"{timeout_s:g} s"
+        self._say("stop_asked", f"the operator asked to stop, waiting for calls {wait}")
+        self.stopping.set()
+
     # --- inside -------------------------------------------------------------------------------
+
+    def _state(self) -> State:
+        listeners = self._balancer.listeners.items()
+        return state_of(
+            self._balancer.plan, [name for name, listener in listeners if listener.is_draining]
+        )
 
     def _load(self) -> Prepared:
         return prepare(loader.load(self.file))

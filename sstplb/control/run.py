@@ -26,7 +26,10 @@ from sstplb.control.plan import Prepared, all_warnings, prepare
 from sstplb.control.state import State, restore
 from sstplb.control.state import load as load_state
 from sstplb.control.takeover import Estate
+from sstplb.control.watch import watch_certificates
 from sstplb.errors import ConfigError, ConflictError, OperatorError, Problem
+
+SAVE_STATE_EVERY_S = 10.0
 
 log = structlog.get_logger()
 
@@ -66,7 +69,7 @@ async def _run(path: Path, prepared: Prepared, logs: Logs) -> ExitCode:
     estate = await Estate.receive()
     balancer = Balancer(prepared, estate.listeners)
     operator = Operator(balancer, path, logs)
-    stop, now = asyncio.Event(), asyncio.Event()
+    stop, now = operator.stopping, asyncio.Event()
     asked: asyncio.Queue[Callable[[], Awaitable[object]]] = asyncio.Queue()
     loop = asyncio.get_running_loop()
 
@@ -83,21 +86,22 @@ async def _run(path: Path, prepared: Prepared, logs: Logs) -> ExitCode:
         state = await _inherited(estate) if estate.is_takeover else _stored(prepared)
         if state is not None:
             restore(balancer.plan, state)
-        balancer.accept()
+        balancer.accept(state.draining if state is not None else ())
         estate.accepting()
         _say_ready(balancer)
         async with asyncio.TaskGroup() as group:
             beside = [
                 group.create_task(_do_what_is_asked(asked)),
-                group.create_task(operator.keeper.keep(lambda: balancer.plan)),
+                group.create_task(_save_state(operator)),
+                group.create_task(watch_certificates(operator)),
             ]
             await _either(stop.wait(), _gone(operator, balancer))
             for task in beside:
                 task.cancel()
         operator.is_draining = True
-        code = await _stop(balancer, now)
+        code = await _stop(balancer, operator.stop_timeout_s, now)
         if not operator.has_left.is_set():  # else the file is the new process's
-            await operator.keeper.save(balancer.plan)
+            await operator.save_state()
         return code
 
 
@@ -129,6 +133,12 @@ async def _do_what_is_asked(asked: "asyncio.Queue[Callable[[], Awaitable[object]
             await do()
 
 
+async def _save_state(operator: Operator) -> None:
+    while True:
+        await asyncio.sleep(SAVE_STATE_EVERY_S)
+        await operator.save_state()
+
+
 async def _gone(operator: Operator, balancer: Balancer) -> None:
     """Wait until another process has taken over and the last call here has ended."""
     await operator.has_left.wait()
@@ -145,8 +155,9 @@ async def _either(*awaitables: Coroutine[None, None, object]) -> None:
             task.cancel()
 
 
-async def _stop(balancer: Balancer, now: asyncio.Event) -> ExitCode:
-    timeout_s = balancer.plan.config.limits.stop_timeout
+async def _stop(balancer: Balancer, timeout_s: float | None, now: asyncio.Event) -> ExitCode:
+    if timeout_s is None:
+        timeout_s = balancer.plan.config.limits.stop_timeout
     running = len(balancer.calls())
     log.info("stopping", message=f"{running} calls may go on for {timeout_s:g} s")
     stopping = asyncio.create_task(balancer.stop(timeout_s), name="stop")

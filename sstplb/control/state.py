@@ -12,7 +12,7 @@ damaged is set aside under another name with a warning: never a reason not to st
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from sstplb.control.plan import Plan
 from sstplb.net.call import now_s
 
 FORMAT = 1
-KEEP_EVERY_S = 10.0
 
 log = structlog.get_logger()
 
@@ -61,13 +60,15 @@ class State(_Stored):
     saved_at: float
     """Seconds since 1970."""
     pools: dict[str, PoolState] = Field(default_factory=dict)
+    draining: list[str] = Field(default_factory=list)
+    """Listeners that are closed to new calls."""
 
 
-def state_of(plan: Plan) -> State:
-    """Return what is to be kept now."""
+def state_of(plan: Plan, draining: Iterable[str] = ()) -> State:
+    """Return what is to be kept now; ``draining`` are listeners."""
     now = now_s()
     pools = {name: _pool_state(checks.pool, now) for name, checks in plan.checks.items()}
-    return State(saved_at=time.time(), pools=pools)
+    return State(saved_at=time.time(), pools=pools, draining=sorted(draining))
 
 
 def restore(plan: Plan, state: State) -> None:
@@ -116,18 +117,11 @@ class Keeper:
         self._written: tuple[Path, State] | None = None
         self._is_failing = False
 
-    async def keep(self, plan: Callable[[], Plan]) -> None:
-        """Look every ``KEEP_EVERY_S``, for ever."""
-        while True:
-            await asyncio.sleep(KEEP_EVERY_S)
-            await self.save(plan())
-
-    async def save(self, plan: Plan) -> None:
-        """Write it now, if there is anything new; a failure is logged once."""
-        path = plan.config.state_file
+    async def save(self, path: Path | None, make: Callable[[], State]) -> None:
+        """Write it, if there is a file and anything new; a failure is logged once."""
         if path is None:
             return
-        state = state_of(plan)
+        state = make()
         before, old = self._written or (None, state)
         if before == path and _lasting(old) == _lasting(state):
             return
@@ -181,7 +175,8 @@ def _key(digits: str) -> bytes | None:
 
 def _lasting(state: State) -> Mapping[str, Any]:
     """Return what makes writing worth while: seconds that pass are nothing new."""
-    return {
+    pools = {
         name: (pool.standings, pool.pins, [(key, backend) for key, backend, _ in pool.affinity])
         for name, pool in state.pools.items()
     }
+    return {"pools": pools, "draining": state.draining}

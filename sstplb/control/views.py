@@ -47,6 +47,8 @@ class ListenerView:
     pool: str
     calls: int
     calls_max: int
+    standing: str
+    """The operator's word: active or draining."""
     accepting: bool
     cpu_s: float | None
     """Of a process of its own; null: it shares one."""
@@ -202,11 +204,12 @@ def listener_view(name: str, listener: Listener, volumes: Volumes, calls: int) -
     bytes_in, bytes_out = volumes.of_listener(name)
     return ListenerView(
         name,
-        str(service.listener.address) if not listener.is_accepting else _address(listener),
+        _address(listener),
         str(service.listener.mode),
         service.listener.pool,
         calls,
         service.listener.calls_max,
+        "draining" if listener.is_draining else "active",
         listener.is_accepting,
         None,
         bytes_in,

@@ -40,12 +40,11 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._resume: asyncio.TimerHandle | None = None
         self._accepting = False
-
-    @property
-    def address(self) -> tcp.Address:
+        host, port = sock.getsockname()[:2]
+        self.address: tcp.Address = (host, port)
         """Where it listens, with the port the kernel chose if it was asked for port 0."""
-        host, port = self.sock.getsockname()[:2]
-        return host, port
+        self.is_draining = False
+        """Whether it is closed to new calls until ``reopen``."""
 
     @property
     def is_accepting(self) -> bool:
@@ -53,8 +52,8 @@ class Listener:
         return self._accepting
 
     def start(self) -> None:
-        """Accept from now on."""
-        if not self._accepting:
+        """Accept from now on, unless it is draining."""
+        if not self._accepting and not self.is_draining:
             self._accepting = True
             self._loop.add_reader(self.sock.fileno(), self._accept)
 
@@ -67,9 +66,20 @@ class Listener:
             self._loop.remove_reader(self.sock.fileno())
 
     def stop(self) -> None:
-        """Accept no more and close the socket; running calls go on."""
+        """Accept no more and close the socket: who comes is refused; running calls go on."""
         self.pause()
         self.sock.close()
+
+    def drain(self) -> None:
+        """Stop until ``reopen``: the operator's word."""
+        self.is_draining = True
+        self.stop()
+
+    def reopen(self) -> None:
+        """Accept again after ``drain``, at the same address. Raises OSError."""
+        self.sock = tcp.listen(self.address, self.service.listener.backlog)
+        self.is_draining = False
+        self.start()
 
     def _accept(self) -> None:
         for _ in range(ACCEPT_BATCH):

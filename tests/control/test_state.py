@@ -109,16 +109,16 @@ def test_bad_keys_in_a_file_are_skipped() -> None:
 
 
 def test_only_news_are_written(tmp_path: Path) -> None:
-    plan = plan_of(FILE + f"state_file: {tmp_path / 's'}\n")
+    plan, path = plan_of(), tmp_path / "s"
 
     async def story() -> None:
         keeper = Keeper()
-        await keeper.save(plan)
+        await keeper.save(path, lambda: state.state_of(plan))
         first = (tmp_path / "s").stat().st_ino
-        await keeper.save(plan)
+        await keeper.save(path, lambda: state.state_of(plan))
         assert (tmp_path / "s").stat().st_ino == first
         a_day_of(plan)
-        await keeper.save(plan)
+        await keeper.save(path, lambda: state.state_of(plan))
         assert (tmp_path / "s").stat().st_ino != first
 
     asyncio.run(story())

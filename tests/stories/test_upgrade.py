@@ -78,7 +78,8 @@ class Running(Stage):
     def find(self, event: str) -> list[dict[str, Any]]:
         if not self.log.exists():
             return []
-        events = [json.loads(line) for line in self.log.read_text().splitlines()]
+        whole, _, _ = self.log.read_text().rpartition("\n")  # the last line may be half there
+        events = [json.loads(line) for line in whole.splitlines()]
         return [found for found in events if found["event"] == event]
 
     async def said(self, event: str, count: int = 1) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from sstplb.config.schema import LogLevel, Standing
 from sstplb.control.admin.reply import Reply
 from sstplb.control.admin.streams import Streams
 from sstplb.control.operator import Operator, Remembered, Review, Selection
-from sstplb.control.views import BackendView, CertificateView, Overview
+from sstplb.control.views import BackendView, CertificateView, ListenerView, Overview
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -56,6 +56,20 @@ class StandingGiven(Given):
 
     standing: Standing
     """``active``; ``draining``: running calls stay, no new ones; ``off``: not even checked."""
+
+
+class ListenerStandingGiven(Given):
+    """The operator's word on a listener."""
+
+    standing: Literal[Standing.ACTIVE, Standing.DRAINING]
+    """``active``; ``draining``: new calls are refused, running ones stay."""
+
+
+class StopGiven(Given):
+    """How to stop."""
+
+    timeout_s: float | None = Field(default=None, ge=0)
+    """How long running calls may go on; 0: they are closed at once; null: as configured."""
 
 
 class WeightGiven(Given):
@@ -348,6 +362,15 @@ async def check_now(desk: Desk, pool: str, name: str) -> Response:
     return Reply(await desk.check_now(pool, name))
 
 
+# --- listeners --------------------------------------------------------------------------------
+
+
+@router.post("/listeners/{name}/standing", response_model=ListenerView, tags=["listeners"])
+async def set_listener_standing(desk: Desk, name: str, given: ListenerStandingGiven) -> Response:
+    """Close a listener to new calls, or open it again."""
+    return Reply(await desk.set_listener_standing(name, given.standing))
+
+
 # --- affinity ---------------------------------------------------------------------------------
 
 _CLIENT = "/pools/{pool}/affinity/{client:path}"
@@ -416,6 +439,13 @@ async def certificates(desk: Desk) -> Response:
 async def reload_certificates(desk: Desk) -> Response:
     """Read every certificate and key again; new calls see the new ones."""
     return Reply({"listeners": await desk.reload_certificates()})
+
+
+@router.post("/stop", response_model=Done, status_code=202, tags=["configuration"])
+async def stop(desk: Desk, given: StopGiven | None = None) -> Response:
+    """Stop the balancer: no new calls, running ones may go on for a while."""
+    await desk.stop(None if given is None else given.timeout_s)
+    return Reply(Done(), 202)
 
 
 @router.post("/upgrade", response_model=Upgraded, tags=["configuration"])

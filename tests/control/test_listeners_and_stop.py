@@ -1,0 +1,102 @@
+"""Operators close listeners, stop the balancer, and renew certificates without a word."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sstplb.control.watch import watch_certificates
+from sstplb.lab.pki import Issued, LabPki
+from tests.characters import ANSWER, packets, play, staged
+from tests.control.test_api import error_of
+from tests.desk import OperatedStage
+
+VPN = "/listeners/vpn/standing"
+
+
+def test_a_draining_listener_refuses_new_calls_and_keeps_running_ones(
+    tmp_path: Path, pki: LabPki, served: Issued
+) -> None:
+    async def story() -> None:
+        async with staged(OperatedStage(tmp_path, "offload", pki.root_path, served)) as stage:
+            old = await stage.opened()
+            async with stage.asking() as ask:
+                shown = (await ask.post(VPN, json={"standing": "draining"})).json()
+                assert (shown["standing"], shown["accepting"], shown["calls"]) == (
+                    "draining", False, 1,
+                )  # fmt: skip
+                with pytest.raises(ConnectionRefusedError):
+                    await stage.client()
+                assert await old.echo(packets(5000))
+                await stage.operator.reload()
+                with pytest.raises(ConnectionRefusedError):
+                    await stage.client()
+                shown = (await ask.post(VPN, json={"standing": "active"})).json()
+                assert shown["accepting"]
+                assert await (await stage.client()).open() == ANSWER
+                error_of(await ask.post(VPN, json={"standing": "off"}), 422)
+                error_of(
+                    await ask.post("/listeners/none/standing", json={"standing": "active"}), 404
+                )
+
+    play(story)
+
+
+def test_a_listener_whose_address_was_taken_says_so(
+    tmp_path: Path, pki: LabPki, served: Issued
+) -> None:
+    async def story() -> None:
+        async with staged(OperatedStage(tmp_path, "offload", pki.root_path, served)) as stage:
+            address = stage.balancer.listeners["vpn"].address
+            async with stage.asking() as ask:
+                await ask.post(VPN, json={"standing": "draining"})
+                thief = await asyncio.start_server(lambda *_: None, *address)
+                error = error_of(await ask.post(VPN, json={"standing": "active"}), 409)
+                assert "address already in use" in error["message"]
+                thief.close()
+                await thief.wait_closed()
+                assert (await ask.post(VPN, json={"standing": "active"})).json()["accepting"]
+
+    play(story)
+
+
+def test_stop_is_passed_on_with_its_patience(tmp_path: Path, pki: LabPki, served: Issued) -> None:
+    async def story() -> None:
+        async with staged(OperatedStage(tmp_path, "offload", pki.root_path, served)) as stage:
+            async with stage.asking() as ask:
+                error_of(await ask.post("/stop", json={"timeout_s": -1}), 422)
+                assert not stage.operator.stopping.is_set()
+                assert (await ask.post("/stop", json={"timeout_s": 7})).status_code == 202
+            assert stage.operator.stopping.is_set()
+            assert stage.operator.stop_timeout_s == 7
+
+    play(story)
+
+
+def test_renewed_certificates_are_read_when_both_files_are_there(
+    tmp_path: Path, pki: LabPki, served: Issued, other: Issued
+) -> None:
+    async def story() -> None:
+        mine = Issued(tmp_path / "mine.pem", tmp_path / "mine.key")
+        shutil.copyfile(served.chain, mine.chain)
+        shutil.copyfile(served.key, mine.key)
+        async with staged(OperatedStage(tmp_path, "offload", pki.root_path, mine)) as stage:
+            watch = asyncio.create_task(watch_certificates(stage.operator, look_every_s=0.02))
+            await asyncio.sleep(0.1)
+            shutil.copyfile(other.chain, mine.chain)
+            await stage.until(lambda: said(stage, "certificates_failed"))
+            assert await (await stage.client()).open() == ANSWER, "the old one is in force"
+            shutil.copyfile(other.key, mine.key)
+            await stage.until(lambda: said(stage, "certificates_reloaded"))
+            assert len(said(stage, "certificates_failed")) == 1
+            (shown,) = stage.operator.certificates()["vpn"]
+            assert shown.sha256 == other.certificate.sha256.hex()
+            watch.cancel()
+
+    play(story)
+
+
+def said(stage: OperatedStage, event: str) -> list[str]:
+    events = stage.operator.events.after(0, 1000)
+    return [found["message"] for found in events if found["event"] == event]
