@@ -311,7 +311,7 @@ class Stage:
                 await asyncio.sleep(0.005)
 
     async def settled(self, count: int) -> None:
-        """Wait until that many calls are handed over and said to be; a worker tells it later."""
+        """Wait until that many calls are handed over; in passthrough nobody hears when."""
         async with asyncio.timeout(LIMIT_S):
             while sum(call.backend is not None for call in self.balancer.calls()) < count:
                 await asyncio.sleep(0.005)

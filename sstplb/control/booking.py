@@ -137,6 +137,14 @@ class Booking:
             for backend in asked.backends
         )
 
+    async def handed_over(self) -> None:
+        """Count the call as running on its backend, and remember the client."""
+        assert self._place is not None, "it was handed over to somebody"
+        assert self._ticket is not None, "admission comes first"
+        self._ticket.opened()
+        self._place.handed_over(now_s())
+        self.backend = self._place.backend
+
     # --- what the call tells --------------------------------------------------------------------
 
     def saw_leaf(self, sha256: bytes) -> None:
@@ -152,14 +160,6 @@ class Booking:
         place.release(now_s())
         if why is not None:
             self._desk.health_changed(place.backend, place.backend.health.call_failed(why, now_s()))
-
-    def handed_over(self) -> None:
-        """Count the call as running on its backend, and remember the client."""
-        assert self._place is not None, "it was handed over to somebody"
-        assert self._ticket is not None, "admission comes first"
-        self._ticket.opened()
-        self._place.handed_over(now_s())
-        self.backend = self._place.backend
 
     def did_well(self) -> None:
         """Tell the backend's health."""

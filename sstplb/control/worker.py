@@ -204,6 +204,10 @@ class Stub:
         could: bool = await self._ask("could_be_served", pool, shown_sha256)
         return could
 
+    async def handed_over(self) -> None:
+        """Ask, and tell what is known of the call by now."""
+        await self._ask("handed_over", self.record)
+
     def saw_leaf(self, sha256: bytes) -> None:
         """Tell."""
         self._tell("saw_leaf", sha256)
@@ -211,10 +215,6 @@ class Stub:
     def try_failed(self, why: str | None) -> None:
         """Tell."""
         self._tell("try_failed", why)
-
-    def handed_over(self) -> None:
-        """Tell, with what is known of the call by now."""
-        self._tell("handed_over", self.record)
 
     def did_well(self) -> None:
         """Tell."""

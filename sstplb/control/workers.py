@@ -25,7 +25,7 @@ from typing import Any
 
 import structlog
 
-from sstplb.account.record import Outcome
+from sstplb.account.record import Outcome, Record
 from sstplb.control.booking import Booking
 from sstplb.control.channel import Channel, Message
 from sstplb.control.plan import Prepared, served_sha256
@@ -302,10 +302,7 @@ class _Worker:
         booking = self.bookings.get(number)
         if booking is None:
             return
-        if method in ("handed_over", "close"):
-            booking.record.take_over(arguments[-1])
-            arguments = arguments[:-1]
-        getattr(booking, method)(*arguments)
+        getattr(booking, method)(*_without_record(booking, arguments))
         if method == "release":
             del self.bookings[number]
             self._moved.pop(number, None)
@@ -329,7 +326,7 @@ class _Elsewhere:
 
 def _answer(booking: Booking, method: str, arguments: tuple[Any, ...]) -> tuple[bool, Any]:
     """Ask a booking on behalf of a worker; return whether it raised, and what."""
-    asked = getattr(booking, method)(*arguments)
+    asked = getattr(booking, method)(*_without_record(booking, arguments))
     try:
         asked.send(None)  # bookings never wait: they decide
     except StopIteration as done:
@@ -338,3 +335,11 @@ def _answer(booking: Booking, method: str, arguments: tuple[Any, ...]) -> tuple[
     except SstplbError as error:
         return True, error
     raise AssertionError(f"{method} waited")
+
+
+def _without_record(booking: Booking, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Take over what a worker says of a call, if it is the last argument; return the others."""
+    if not arguments or not isinstance(arguments[-1], Record):
+        return arguments
+    booking.record.take_over(arguments[-1])
+    return arguments[:-1]

@@ -43,14 +43,14 @@ class Booking(Protocol):
     async def could_be_served(self, pool: str, shown_sha256: bytes | None) -> bool:
         """Ask whether there would be a candidate now; nobody's turn is spent."""
 
+    async def handed_over(self) -> None:
+        """Have it noted that the client gets the candidate's answer: the call runs there."""
+
     def saw_leaf(self, sha256: bytes) -> None:
         """Tell which certificate the candidate has just shown."""
 
     def try_failed(self, why: str | None) -> None:
         """Give the candidate's place back; ``why`` speaks against its health, None does not."""
-
-    def handed_over(self) -> None:
-        """Tell that the client has its answer from the candidate: the call runs there."""
 
     def did_well(self) -> None:
         """Tell that the call proved its backend's worth."""

@@ -102,10 +102,14 @@ class Call:
         self.record.pool, self.record.backend = route.pool, backend
         self.mark("reach")
 
-    def hand_over(self) -> None:
-        """Note that the client has its answer: there is no way back from now on."""
+    async def hand_over(self) -> None:
+        """Note that the client gets its answer: there is no way back from now on.
+
+        It is noted before the answer goes out, so that whatever the client does next finds its
+        backend remembered, at whichever worker.
+        """
+        await self.booking.handed_over()
         self.handed_over = True
-        self.booking.handed_over()
         self.flow.moved_at = now_s()
 
     def did_well(self) -> None:

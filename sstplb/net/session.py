@@ -69,7 +69,7 @@ async def session(call: Call) -> None:
             await hand_over(call, answer)
         else:
             await failover.connect(call, route)
-            call.hand_over()
+            await call.hand_over()
         await converse(call)
         call.close(*verdict(call))
     except CallError as error:
@@ -93,11 +93,11 @@ async def session(call: Call) -> None:
 
 async def hand_over(call: Call, answer: ResponseHead) -> None:
     """Give the client its 200, byte for byte as the backend sent it."""
+    await call.hand_over()
     try:
         await call.client_leg.send(answer.raw)
     except OSError as error:
         raise ClientClosedError("the client left before its answer came") from error
-    call.hand_over()
 
 
 async def converse(call: Call) -> None:
@@ -189,7 +189,7 @@ async def receive_visitor(call: Call, head: RequestHead) -> None:
             f"not SSTP: {head.method} {quote(head.target.encode())}, and no web_pool"
         )
     await failover.connect(call, web, head.raw)
-    call.hand_over()
+    await call.hand_over()
     await converse(call)
     call.close(*verdict(call))
 
