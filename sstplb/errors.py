@@ -22,7 +22,8 @@
     │   │   ├── BackendProtocolError     an answer that is no HTTP
     │   │   └── CertificateMismatchError the same-certificate rule
     │   ├── RefusedError       our own decision, before hand-over
-    │   │   └── LimitReachedError, NoBackendAvailableError, DrainingError
+    │   │   └── LimitReachedError, NoBackendAvailableError, UnknownTenantError,
+    │   │       DrainingError
     │   └── EndedError         our own decision, in the middle of a call
     │       └── IdleTimeoutError, BackendDownError, StoppedError, KilledError,
     │           WorkerDiedError
@@ -259,6 +260,13 @@ class NoBackendAvailableError(RefusedError):
     """No backend of the pool can take a call."""
 
     reason = "no_backend_available"
+
+
+class UnknownTenantError(RefusedError):
+    """The call names a tenant that has no pool, and the listener says ``refuse``."""
+
+    reason = "unknown_tenant"
+    http_status = 404
 
 
 class DrainingError(RefusedError):

@@ -5,6 +5,7 @@ Field names are stable and carry their unit; a field that has no value is left o
 ==================  ==============================================================================
 ``call``            number of the call since the start
 ``correlation_id``  the client's GUID, which Windows writes in every event of the call
+``tenant_id``       what the client wrote after ``?tenantid=``
 ``client``          address and port
 ``listener``        name;  ``mode`` passthrough, offload or reencrypt
 ``server_name``     SNI;  ``tls_version``, ``cipher``
@@ -31,6 +32,7 @@ def log_fields(record: Record) -> dict[str, object]:
     values: dict[str, object | None] = {
         "call": record.id,
         "correlation_id": record.correlation_id,
+        "tenant_id": record.tenant_id,
         "client": _endpoint(record.client),
         "listener": record.listener,
         "mode": record.mode,
@@ -63,6 +65,7 @@ def log_line(record: Record) -> str:
         f"call {record.id}",
         f"{record.mode}",
         way,
+        f"tenant {record.tenant_id}" if record.tenant_id is not None else "",
         f"after {', '.join(failed)}" if failed else "",
         f"{record.duration_s:.3f} s",
         f"in {format_bytes(record.bytes_in)} out {format_bytes(record.bytes_out)}",

@@ -67,6 +67,8 @@ class Record:
     tls_version: str | None = None
     cipher: str | None = None
     correlation_id: str | None = None
+    tenant_id: str | None = None
+    """What the client wrote after ``?tenantid=``, made readable and cut."""
     tries: list[Try] = field(default_factory=list)
     phases: Phases = field(default_factory=Phases)
     bytes_in: int = 0

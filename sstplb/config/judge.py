@@ -28,6 +28,7 @@ from sstplb.config.schema import (
     ProxyVersion,
     Secret,
     Transport,
+    UnknownTenant,
     Verify,
 )
 
@@ -70,13 +71,16 @@ def pools_of(listener: Listener) -> Iterator[tuple[str, document.Path]]:
     yield listener.pool, ("pool",)
     for sni, name in listener.sni_pools.items():
         yield name, ("sni_pools", sni)
+    for tenant, name in listener.tenant_pools.items():
+        yield name, ("tenant_pools", tenant)
     if listener.web_pool is not None:
         yield listener.web_pool, ("web_pool",)
 
 
 def call_pools_of(listener: Listener) -> frozenset[str]:
     """Return the pools that answer a listener's calls; its web pool answers none."""
-    return frozenset((listener.pool, *listener.sni_pools.values()))
+    others = (*listener.sni_pools.values(), *listener.tenant_pools.values())
+    return frozenset((listener.pool, *others))
 
 
 def transport_of(config: Config, name: str, report: Report | None = None) -> Transport:
@@ -183,6 +187,12 @@ def _judge_references(
         elif sni.lower() in seen:
             report((*path, "sni_pools", sni), f"{sni} was given before, in other letters")
         seen.add(sni.lower())
+    seen.clear()
+    for tenant in listener.tenant_pools:
+        if tenant.lower() in seen:
+            message = f"{tenant} was given before, in other letters"
+            report((*path, "tenant_pools", tenant), message)
+        seen.add(tenant.lower())
 
 
 def _judge_terminating(listener: Listener, path: document.Path, report: Report) -> None:
@@ -216,6 +226,17 @@ def _judge_passthrough(listener: Listener, path: document.Path, report: Report) 
         report(
             (*path, "web_pool"),
             f"passthrough cannot see what a visitor wants: {way_out}",
+        )
+    if listener.tenant_pools:
+        report(
+            (*path, "tenant_pools"),
+            "passthrough cannot see the tenant, which is named inside TLS: route by server name "
+            f"(sni_pools), or {way_out}",
+        )
+    elif listener.unknown_tenant is not UnknownTenant.DEFAULT:
+        report(
+            (*path, "unknown_tenant"),
+            f"passthrough cannot see the tenant, which is named inside TLS: {way_out}",
         )
 
 

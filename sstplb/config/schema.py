@@ -276,6 +276,10 @@ Sha256Hex = Annotated[
 """A SHA-256 as 64 hex digits; colons are allowed in the file."""
 
 
+TenantId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+"""A tenant's id as clients write it after ``?tenantid=``, percent-decoded."""
+
+
 def _as_text(value: object) -> object:
     """Let a number stand for its text: nobody should have to quote ``401`` or ``1.2``."""
     return str(value) if isinstance(value, int | float) else value
@@ -376,6 +380,13 @@ class MismatchPolicy(StrEnum):
     REFUSE = "refuse"
     WARN = "warn"
     OFF = "off"
+
+
+class UnknownTenant(StrEnum):
+    """What happens to a call that names a tenant without a pool."""
+
+    DEFAULT = "default"
+    REFUSE = "refuse"
 
 
 class OnDown(StrEnum):
@@ -510,6 +521,12 @@ class Listener(Model):
     """TLS towards clients."""
     sni_pools: dict[str, Name] = Field(default_factory=dict)
     """Other pools by server name (``vpn2.example.test`` or ``*.example.test``)."""
+    tenant_pools: dict[TenantId, Name] = Field(default_factory=dict)
+    """Other pools by tenant: what a client writes after ``?tenantid=`` in the URI (3.2.4.1),
+    in whatever case. It goes before the server name; clients that name no tenant go by that."""
+    unknown_tenant: UnknownTenant = UnknownTenant.DEFAULT
+    """A call that names a tenant which is not in ``tenant_pools``: ``default`` lets it go where it
+    would without one, ``refuse`` answers 404, so that no tenant lands among others by a typo."""
     web_pool: Name | None = None
     """Where visitors go that do not speak SSTP; without it they get a 404."""
     proxy_protocol_from: tuple[Network, ...] = ()

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from sstplb.balance.pool import Pool
 from sstplb.balance.same_certificate import mismatch_sentence
 from sstplb.config import schema
+from sstplb.config.judge import call_pools_of
 from sstplb.config.schema import Mode, Transport
 from sstplb.config.warnings import warnings as config_warnings
 from sstplb.control.admin.access import Access, load_access
@@ -178,7 +179,7 @@ def _declared_mismatches(
         if listener.mode is not Mode.OFFLOAD or listener.name not in server_policies:
             continue
         ours = [shown.certificate.sha256 for shown in server_policies[listener.name].served]
-        for name in dict.fromkeys((listener.pool, *listener.sni_pools.values())):
+        for name in sorted(call_pools_of(listener)):
             for number, backend in enumerate(config.pools[name].backends):
                 told = bytes.fromhex(backend.rras_certificate_sha256 or "")
                 if told and told not in ours:
@@ -230,15 +231,14 @@ def _service(prepared: Prepared, listener: schema.Listener) -> Service:
         prepared.server_policies.get(listener.name),
         route(listener.pool),
         MappingProxyType({sni.lower(): route(name) for sni, name in listener.sni_pools.items()}),
+        MappingProxyType({key.lower(): route(name) for key, name in listener.tenant_pools.items()}),
         route(listener.web_pool, carries_sstp=False) if listener.web_pool else None,
     )
 
 
 def _checks(prepared: Prepared, pool: Pool) -> PooledChecks:
     users = [
-        listener
-        for listener in prepared.config.listeners
-        if pool.name in (listener.pool, *listener.sni_pools.values())
+        listener for listener in prepared.config.listeners if pool.name in call_pools_of(listener)
     ]
     served = {
         shown.certificate.sha256: shown.certificate

@@ -24,6 +24,9 @@ from sstplb.protocol.head import HeadReader, RequestHead
 from sstplb.protocol.proxy import PrefaceReader
 from sstplb.tls.hello import ClientHello, HelloReader
 
+TENANT_CHARS_MAX = 128
+"""How much of a tenant's id is remembered; a client may write anything there."""
+
 
 class deadline:  # noqa: N801 - reads as what it is: async with deadline(...)
     """Gives the steps within ``seconds``; raises ``late`` when they take longer."""
@@ -139,8 +142,16 @@ async def take_head(call: Call) -> RequestHead:
             raise ClientTlsError(str(error), reason=f"client_{error.reason}") from error
     call.client_leg.unread(reader.trailing)
     call.record.correlation_id = head.correlation_id
+    call.record.tenant_id = _readable(head.tenant_id)
     call.mark("head")
     return head
+
+
+def _readable(tenant_id: str | None) -> str | None:
+    """Return a tenant's id as it may stand in a log: control characters spelled, its end cut."""
+    if tenant_id is None:
+        return None
+    return (tenant_id if tenant_id.isprintable() else ascii(tenant_id))[:TENANT_CHARS_MAX]
 
 
 async def _more(leg: Leg, what: str) -> bytes:

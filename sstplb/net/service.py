@@ -11,6 +11,8 @@ from ipaddress import ip_address
 from types import MappingProxyType
 
 from sstplb.config import schema
+from sstplb.config.schema import UnknownTenant
+from sstplb.errors import UnknownTenantError, quote
 from sstplb.tls.certificate import Certificate
 from sstplb.tls.policy import ClientPolicy, ServerPolicy
 
@@ -51,6 +53,8 @@ class Service:
     route: Route
     routes_by_name: Mapping[str, Route] = field(default_factory=lambda: MappingProxyType({}))
     """Other routes by server name, exact (``vpn.example.test``) or ``*.example.test``."""
+    routes_by_tenant: Mapping[str, Route] = field(default_factory=lambda: MappingProxyType({}))
+    """Other routes by tenant id, in small letters."""
     web: Route | None = None
 
     def expects_preface(self, host: str) -> bool:
@@ -58,8 +62,17 @@ class Service:
         networks = self.listener.proxy_protocol_from
         return bool(networks) and any(ip_address(host) in network for network in networks)
 
-    def route_for(self, server_name: str | None) -> Route:
-        """Return the route for a client that asked for ``server_name``."""
+    def route_for(self, server_name: str | None, tenant_id: str | None = None) -> Route:
+        """Return the route for a client that asked for ``server_name``, and for a tenant.
+
+        The tenant goes first: it is the more particular wish (MS-SSTP 4.6). Raises
+        UnknownTenantError.
+        """
+        if tenant_id is not None:
+            if route := self.routes_by_tenant.get(tenant_id.lower()):
+                return route
+            if self.listener.unknown_tenant is UnknownTenant.REFUSE:
+                raise UnknownTenantError(f"there is no pool for tenant {_shown(tenant_id)}")
         if server_name:
             name = server_name.lower().partition(":")[0]
             wildcard = "*." + name.partition(".")[2]
@@ -67,3 +80,7 @@ class Service:
                 if route := self.routes_by_name.get(key):
                     return route
         return self.route
+
+
+def _shown(tenant_id: str) -> str:
+    return quote(tenant_id.encode())

@@ -59,16 +59,16 @@ async def session(call: Call) -> None:
     try:
         await opening.take_preface(call)
         hello = await opening.take_hello(call)
-        route = call.service.route_for(hello.server_name)
         if call.service.listener.mode.terminates_tls:
             await opening.secure(call, hello)
             head = await opening.take_head(call)
             if not head.is_sstp:
                 return await receive_visitor(call, head)
+            route = call.service.route_for(hello.server_name, head.tenant_id)
             answer = await failover.ask_for_call(call, route, head)
             await hand_over(call, answer)
         else:
-            await failover.connect(call, route)
+            await failover.connect(call, call.service.route_for(hello.server_name))
             await call.hand_over()
         await converse(call)
         call.close(*verdict(call))
@@ -173,11 +173,11 @@ async def receive_visitor(call: Call, head: RequestHead) -> None:
 
     HEAD or GET of the SSTP URI is the check that balancers make of RRAS. Standing in RRAS's place
     we answer as it would, 401, as long as a backend could take a call.
-    Raises NotSstpError, or what ``failover.connect`` and ``converse`` raise.
+    Raises NotSstpError, UnknownTenantError, or what ``failover.connect`` and ``converse`` raise.
     """
     call.is_visit = True
     if head.is_sra and head.method in ("HEAD", "GET"):
-        route = call.service.route_for(call.record.server_name)
+        route = call.service.route_for(call.record.server_name, head.tenant_id)
         ok = await failover.could_be_served(call, route)
         status, phrase = (401, "Unauthorized") if ok else (503, "Service Unavailable")
         await _answer(call, status, phrase)

@@ -53,8 +53,7 @@ class RequestHead:
     @property
     def is_sra(self) -> bool:
         """Whether the target is the URI of SSTP."""
-        path = unquote(urlsplit(self.target).path)
-        return path.lower() == SRA_PATH.lower()
+        return unquote(_split(self.target)[0]).lower() == SRA_PATH.lower()
 
     @property
     def is_sstp(self) -> bool:
@@ -68,8 +67,8 @@ class RequestHead:
 
     @property
     def tenant_id(self) -> str | None:
-        """The tenant asked for (3.2.4.1: ``?tenantid=``)."""
-        values = parse_qs(urlsplit(self.target).query).get(TENANT_PARAMETER)
+        """The tenant asked for (3.2.4.1: ``?tenantid=``), percent-decoded; it may be anything."""
+        values = parse_qs(_split(self.target)[1]).get(TENANT_PARAMETER)
         return values[0] if values else None
 
 
@@ -168,6 +167,15 @@ def _lines(raw: bytes) -> tuple[str, Headers]:
             raise HeadError(f"expected 'Name: value', got {quote(line.encode('latin-1'))}")
         headers.append((name, value.strip()))
     return first, tuple(headers)
+
+
+def _split(target: str) -> tuple[str, str]:
+    """Return path and query of a target; of one that is no URI at all: nothing."""
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        return "", ""
+    return parts.path, parts.query
 
 
 def _header(headers: Headers, name: str) -> str | None:

@@ -68,6 +68,13 @@ def test_the_uri_is_known_in_every_spelling(target: str) -> None:
     assert got.tenant_id == ("fabrikam" if "tenantid" in target else None)
 
 
+@pytest.mark.parametrize("target", ["//[x/", "http://[::1/?tenantid=t", "?", "*"])
+def test_a_target_that_is_no_uri_is_just_another_target(target: str) -> None:
+    got = parse_request(f"GET {target} HTTP/1.1\r\n\r\n".encode())
+    assert not got.is_sra
+    assert got.tenant_id is None
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -139,6 +139,7 @@ class CallShape(Phases):
     phases: Phases
     tries: list[TryShape]
     correlation_id: str | None = None
+    tenant_id: str | None = None
     server_name: str | None = None
     tls_version: str | None = None
     cipher: str | None = None
