@@ -25,8 +25,8 @@
     │   │   └── LimitReachedError, NoBackendAvailableError, UnknownTenantError,
     │   │       DrainingError
     │   └── EndedError         our own decision, in the middle of a call
-    │       └── IdleTimeoutError, BackendDownError, StoppedError, KilledError,
-    │           WorkerDiedError
+    │       └── IdleTimeoutError, BackendDownError, DrainedError, StoppedError,
+    │           KilledError, WorkerDiedError
     └── OperatorError          what an operator asked for while we run cannot be done
         ├── BadRequestError, BadValueError, UnknownThingError
         ├── ConflictError, CaptureError
@@ -291,6 +291,12 @@ class BackendDownError(EndedError):
     """Its backend went down, and the pool says ``on_down: close``."""
 
     reason = "backend_down"
+
+
+class DrainedError(EndedError):
+    """What carried it was drained, and the time for running calls is over."""
+
+    reason = "drained"
 
 
 class StoppedError(EndedError):

@@ -14,6 +14,7 @@ Field names are stable and carry their unit; a field that has no value is left o
 ``…_s``             seconds: preface, hello, tls, head, reach, relay, duration
 ``bytes_in``, ``bytes_out``      client to backend, backend to client
 ``packets_in``, ``packets_out``  SSTP packets, where they are followed
+``client_goodbye``  what a side said when we ended the call; ``backend_goodbye``
 ``outcome``, ``reason``, ``detail``  one word, a slug, a sentence
 ==================  ==============================================================================
 """
@@ -48,6 +49,8 @@ def log_fields(record: Record) -> dict[str, object]:
         "bytes_out": record.bytes_out,
         "packets_in": record.packets_in,
         "packets_out": record.packets_out,
+        "client_goodbye": None if record.client_goodbye is None else str(record.client_goodbye),
+        "backend_goodbye": None if record.backend_goodbye is None else str(record.backend_goodbye),
         "outcome": None if record.outcome is None else str(record.outcome),
         "reason": record.reason or None,
         "detail": record.detail or None,
@@ -71,8 +74,15 @@ def log_line(record: Record) -> str:
         f"in {format_bytes(record.bytes_in)} out {format_bytes(record.bytes_out)}",
         f"{record.outcome} ({record.reason})",
         record.detail,
+        _goodbyes(record),
     ]
     return " · ".join(part for part in parts if part)
+
+
+def _goodbyes(record: Record) -> str:
+    if record.client_goodbye is None:
+        return ""
+    return f"goodbye: client {record.client_goodbye}, backend {record.backend_goodbye}"
 
 
 def format_bytes(count: int) -> str:

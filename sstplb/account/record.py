@@ -28,6 +28,24 @@ class Outcome(StrEnum):
     """A visitor that does not speak SSTP, answered or sent to the web pool."""
 
 
+class Goodbye(StrEnum):
+    """What a side did with the CALL_DISCONNECT of ours, when it was us who ended the call."""
+
+    ACKNOWLEDGED = "acknowledged"
+    CLOSED = "closed"
+    """It closed its connection without a word."""
+    ABORTED = "aborted"
+    """It answered with CALL_ABORT."""
+    UNANSWERED = "unanswered"
+    """Nothing came within 5 s."""
+    NO_PLACE = "no_place"
+    """It was not sent: where a packet ends was not found in time."""
+    UNSENT = "unsent"
+    """It was not sent: the side was gone, or took no more bytes."""
+    CLOSE_ONLY = "close_only"
+    """No message was possible (TLS does not end here) or wanted: only the connection was ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Try:
     """One backend that was asked; ``reason`` is empty for the one that took the call."""
@@ -77,6 +95,9 @@ class Record:
     packets_in: int | None = None
     """SSTP packets; None where they were not followed."""
     packets_out: int | None = None
+    client_goodbye: Goodbye | None = None
+    """None: it was not us who ended the call, or it was cut at once."""
+    backend_goodbye: Goodbye | None = None
     outcome: Outcome | None = None
     """None while it runs."""
     reason: str = ""

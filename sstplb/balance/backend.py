@@ -45,6 +45,8 @@ class Backend:
         self.config = config
         self.standing = config.standing
         """The operator's word; may be changed while running."""
+        self.deadline: float | None = None
+        """When the calls it still has are ended (seconds, monotonic), while it is not active."""
         self.health = Health(check, passive)
         self.address: str | None = None if config.address.is_name else config.address.host
         """Where new calls go (never a name); None until its name is resolved."""

@@ -535,6 +535,10 @@ class Listener(Model):
     """How much of a call's SSTP packets is looked at (headers and control packets only):
     ``opening`` until the crypto binding is accepted, and endings; ``full`` all of them, which
     costs a tenth of the CPU of small packets; ``off`` none, so wrong hashes go unnoticed."""
+    polite_endings: bool = True
+    """Whether client and RRAS are sent a CALL_DISCONNECT when it is us who end a call (drain, stop,
+    silence). It is the only thing we ever say inside a tunnel: without it a client takes the end
+    for a broken line. Where TLS does not end here there is only the end of the connection."""
     calls_max: Annotated[int, Field(ge=1)] = 10000
     """Calls at one time on this listener."""
     backlog: Annotated[int, Field(ge=1, le=65535)] = 1024
@@ -734,7 +738,10 @@ class Limits(Model):
     tcp_keepalive: SecondsOrZero = 120.0
     """Silence after which TCP asks the far end whether it still lives; 0 turns it off."""
     stop_timeout: SecondsOrZero = 30.0
-    """How long running calls may go on after SIGTERM before they are closed."""
+    """How long running calls may go on after SIGTERM before they are ended; with 0 they are cut."""
+    endings_per_second: Annotated[float, Field(gt=0)] = 100.0
+    """Calls that are ended in a second when there are many (stop, drain, a backend that went
+    down): their clients will call again, and should not all do so at once."""
 
 
 class Log(Model):

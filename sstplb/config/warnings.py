@@ -112,8 +112,15 @@ def _listener_warnings(path: str, listener: Listener, limits: Limits) -> Iterato
     if listener.mode.terminates_tls:
         if listener.tls.max_version is TlsVersion.TLS12:
             yield Problem("TLS 1.3 is off: Windows 11 clients would use it", f"{path}.tls")
-    elif listener.tls != schema.ListenerTls():
+        return
+    if listener.tls != schema.ListenerTls():
         yield Problem("has no effect in passthrough: TLS does not end here", f"{path}.tls")
+    if "polite_endings" in listener.model_fields_set and listener.polite_endings:
+        yield Problem(
+            "nobody can be told in passthrough: TLS does not end here, and so connections are "
+            "ended without a word",
+            f"{path}.polite_endings",
+        )
 
 
 # --- the admin side ---------------------------------------------------------------------------

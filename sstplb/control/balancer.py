@@ -26,10 +26,11 @@ from sstplb.balance.admission import Admission
 from sstplb.balance.backend import Backend
 from sstplb.balance.health import Flip, FlipKind
 from sstplb.config import schema
-from sstplb.config.schema import OnDown
+from sstplb.config.schema import OnDown, Standing
 from sstplb.control.booking import Booking
 from sstplb.control.checker import Checker
 from sstplb.control.crew import Crew, Here
+from sstplb.control.endings import Endings
 from sstplb.control.plan import Plan, Prepared, lay_out
 from sstplb.control.workers import Workers
 from sstplb.errors import (
@@ -37,6 +38,7 @@ from sstplb.errors import (
     CallError,
     ConfigError,
     ConflictError,
+    DrainedError,
     LimitReachedError,
     Problem,
     StoppedError,
@@ -68,8 +70,9 @@ class Balancer:
         """By name, those that accept."""
         self.bookings: dict[int, Booking] = {}
         """All calls that are not over, by number."""
-        self._cut = 0
-        """Calls cut by stopping."""
+        self.endings = Endings(lambda: self.prepared.config.limits.endings_per_second)
+        self._cut: set[int] = set()
+        """Calls that still ran when the time for stopping was over."""
         self._paused = False
         self._bound: dict[schema.Endpoint, socket.socket] = {}
         self.plan: Plan = lay_out(prepared)
@@ -170,18 +173,22 @@ class Balancer:
         await self._checker.check_now(backend)
 
     async def stop(self, timeout_s: float) -> int:
-        """Accept no more, let calls end, close those that have not; return how many were cut."""
+        """Accept no more, let calls end, end those that have not; return how many those were.
+
+        Politely, one after the other; with no time at all they are cut.
+        """
         self._paused = True
         for listener in self.listeners.values():
             listener.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self.wait_ended()
-        self.end_all(f"the balancer stopped after waiting {timeout_s:g} s")
+        self.end_all(f"the balancer stopped after waiting {timeout_s:g} s", politely=timeout_s > 0)
         await self.wait_ended()
+        self.endings.stop()
         await self._checker.stop()
         await self.crew.stop()
-        return self._cut
+        return len(self._cut)
 
     def calls(self) -> list[Booking]:
         """Return all calls that run."""
@@ -190,14 +197,38 @@ class Balancer:
     def _new_checker(self) -> Checker:
         return Checker(self.plan, self.health_changed, self._has_new_leaf)
 
-    def end_all(self, why: str) -> None:
-        """Cut every call that still runs, because the balancer stops."""
+    def end_all(self, why: str, *, politely: bool = False) -> None:
+        """End every call that still runs, because the balancer stops."""
         rest = self.calls()
-        self._cut += len(rest)
-        self.end_calls(rest, StoppedError(why))
+        self._cut.update(call.record.id for call in rest)
+        if politely:
+            self.endings.add(rest, StoppedError(why))
+        else:
+            self.end_calls(rest, StoppedError(why))
+
+    def end_drained(self, *, listener: str = "", pool: str = "", backend: str = "") -> None:
+        """End the calls of a listener, or of a backend, unless it is active again."""
+        if listener:
+            held = self.listeners.get(listener)
+            is_active = held is not None and not held.is_draining
+            theirs = [call for call in self.calls() if call.record.listener == listener]
+        else:
+            checks = self.plan.checks.get(pool)
+            is_active = checks is not None and any(
+                known.name == backend and known.standing is Standing.ACTIVE
+                for known in checks.pool.backends
+            )
+            way = pool, backend
+            theirs = [c for c in self.calls() if (c.record.pool, c.record.backend) == way]
+        if not is_active and theirs:
+            name = listener or backend
+            log.warning(
+                "drain_deadline", message=f"{name}: time is over, its {len(theirs)} calls are ended"
+            )
+            self.endings.add(theirs, DrainedError(f"{name} was drained, and its time is over"))
 
     def end_calls(self, calls: list[Booking], why: CallError) -> None:
-        """End calls from outside."""
+        """Cut calls from outside; ``endings`` does it politely."""
         for call in calls:
             call.end(why)
 
@@ -314,7 +345,7 @@ class Balancer:
                 and call.pool is not None
                 and call.pool.config.on_down is OnDown.CLOSE
             ]
-            self.end_calls(theirs, BackendDownError(f"{backend.name} went down: {flip.reason}"))
+            self.endings.add(theirs, BackendDownError(f"{backend.name} went down: {flip.reason}"))
 
     def call_closed(self, record: Record) -> None:
         """Write a call's one line."""
@@ -325,6 +356,7 @@ class Balancer:
     def released(self, booking: Booking) -> None:
         """Forget a call that is over."""
         del self.bookings[booking.record.id]
+        self.endings.forget(booking.record.id)
 
 
 def _close_all(bound: dict[schema.Endpoint, socket.socket]) -> None:

@@ -31,7 +31,7 @@ class Carried(Protocol):
     def bytes_so_far(self) -> tuple[int, int]:
         """Bytes moved until now: client to backend, backend to client."""
 
-    def end(self, why: CallError) -> None:
+    def end(self, why: CallError, *, politely: bool = False) -> None:
         """End it from outside."""
 
 
@@ -80,10 +80,10 @@ class Booking:
         known = None if self.service.expects_preface(host) else host
         self._ticket = self._desk.admission.admit(listener.name, listener.calls_max, known, now_s())
 
-    def end(self, why: CallError) -> None:
+    def end(self, why: CallError, *, politely: bool = False) -> None:
         """End this call from outside: its session closes both legs and records ``why``."""
         if self.carried is not None:
-            self.carried.end(why)
+            self.carried.end(why, politely=politely)
 
     async def wait_released(self) -> None:
         """Wait until the call is over."""

@@ -18,7 +18,7 @@ import contextlib
 import ipaddress
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,6 +58,7 @@ from sstplb.errors import (
     UnknownThingError,
 )
 from sstplb.net.call import now_s
+from sstplb.net.goodbye import GOODBYE_S
 from sstplb.net.listener import Listener
 
 END_WAIT_S = 2.0
@@ -246,10 +247,21 @@ class Operator:
 
     # --- backends -----------------------------------------------------------------------------
 
-    async def set_standing(self, pool: str, name: str, standing: Standing) -> BackendView:
-        """Give the operator's word on a backend. Raises UnknownThingError."""
+    async def set_standing(
+        self, pool: str, name: str, standing: Standing, deadline_s: float | None = None
+    ) -> BackendView:
+        """Give the operator's word on a backend. Raises UnknownThingError or BadRequestError.
+
+        ``deadline_s``: then the calls it still has are ended; None: they may run on.
+        """
         async with self._busy:
             _, backend = self._find(pool, name)
+            backend.deadline = self._set_deadline(
+                _path(pool, name),
+                standing,
+                deadline_s,
+                lambda: self._balancer.end_drained(pool=pool, backend=name),
+            )
             before, backend.standing = backend.standing, standing
             if before is Standing.OFF and standing is not Standing.OFF:
                 # What was known of it is as old as its retirement: ask before calls go there.
@@ -323,9 +335,12 @@ class Operator:
 
     # --- listeners ----------------------------------------------------------------------------
 
-    async def set_listener_standing(self, name: str, standing: Standing) -> ListenerView:
+    async def set_listener_standing(
+        self, name: str, standing: Standing, deadline_s: float | None = None
+    ) -> ListenerView:
         """Close a listener to new calls, or open it again.
 
+        ``deadline_s``: then the calls it still has are ended; None: they may run on.
         Raises UnknownThingError, BadRequestError or ConflictError.
         """
         async with self._busy:
@@ -335,6 +350,12 @@ class Operator:
                 raise UnknownThingError(f"there is no listener {name}; known: {known}")
             if standing is Standing.OFF:
                 raise BadRequestError("a listener is active or draining; to remove it, reload")
+            listener.deadline = self._set_deadline(
+                f"listeners.{name}",
+                standing,
+                deadline_s,
+                lambda: self._balancer.end_drained(listener=name),
+            )
             if listener.is_draining != (standing is Standing.DRAINING):
                 if standing is Standing.DRAINING:
                     self._balancer.drain_listener(listener)
@@ -350,8 +371,8 @@ class Operator:
 
     # --- calls and clients --------------------------------------------------------------------
 
-    async def end_call(self, number: int) -> CallView:
-        """End a running call at once. Raises UnknownThingError or ConflictError."""
+    async def end_call(self, number: int, *, politely: bool = False) -> CallView:
+        """End a running call, at once or politely. Raises UnknownThingError or ConflictError."""
         call = self._running_calls().get(number)
         if call is None:
             known = self.call(number)
@@ -359,9 +380,9 @@ class Operator:
                 f"call {number} has ended: {known['outcome']} ({known['reason']})",
                 f"calls.{number}",
             )
-        self._balancer.end_calls([call], KilledError("the operator ended this call"))
+        call.end(KilledError("the operator ended this call"), politely=politely)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(END_WAIT_S):
+            async with asyncio.timeout(END_WAIT_S + GOODBYE_S if politely else END_WAIT_S):
                 await call.wait_released()
         return views.call_view(call.record, call)
 
@@ -529,6 +550,19 @@ class Operator:
         self.stopping.set()
 
     # --- inside -------------------------------------------------------------------------------
+
+    def _set_deadline(
+        self, what: str, standing: Standing, after_s: float | None, then: Callable[[], None]
+    ) -> float | None:
+        """Set the deadline of what is drained, or none; return it, on the monotonic clock."""
+        if standing is Standing.ACTIVE and after_s is not None:
+            raise BadRequestError("a deadline is for what is drained, not for what is active", what)
+        endings = self._balancer.endings
+        if after_s is None:
+            endings.clear_deadline(what)
+            return None
+        endings.set_deadline(what, after_s, then)
+        return now_s() + after_s
 
     def _state(self) -> State:
         listeners = self._balancer.listeners.items()

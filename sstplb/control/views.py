@@ -16,7 +16,7 @@ from sstplb.account.exposition import log_fields
 from sstplb.account.ledger import Way, way_of
 from sstplb.account.record import Record
 from sstplb.balance.backend import Backend
-from sstplb.config.schema import Mode
+from sstplb.config.schema import Mode, Standing
 from sstplb.control.balancer import Balancer
 from sstplb.control.booking import Booking
 from sstplb.control.plan import PooledChecks
@@ -49,6 +49,8 @@ class ListenerView:
     calls_max: int
     standing: str
     """The operator's word: active or draining."""
+    deadline_at: float | None
+    """When the calls it still has are ended; null: they may run on."""
     accepting: bool
     cpu_s: float | None
     """Of a process of its own; null: it shares one."""
@@ -79,6 +81,8 @@ class BackendView:
     """The operator's word: active, draining or off."""
     standing_in_file: str | None
     """What the file says; null: it does not name this backend."""
+    deadline_at: float | None
+    """When the calls it still has are ended; null: they may run on."""
     health: str
     """The checks' word: up or down."""
     set_aside: bool
@@ -210,6 +214,7 @@ def listener_view(name: str, listener: Listener, volumes: Volumes, calls: int) -
         calls,
         service.listener.calls_max,
         "draining" if listener.is_draining else "active",
+        _deadline_at(listener.deadline) if listener.is_draining else None,
         listener.is_accepting,
         None,
         bytes_in,
@@ -251,6 +256,7 @@ def backend_view(
         address=str(backend.config.address),
         standing=str(backend.standing),
         standing_in_file=standing_in_file,
+        deadline_at=None if backend.standing is Standing.ACTIVE else _deadline_at(backend.deadline),
         health="up" if health.is_up else "down",
         set_aside=is_aside,
         usable=because is None,
@@ -312,6 +318,10 @@ PHASES = ("preface_s", "hello_s", "tls_s", "head_s", "reach_s", "relay_s")
 def wall_clock(monotonic_s: float) -> float:
     """Return a moment of the monotonic clock as seconds since 1970."""
     return time.time() - (now_s() - monotonic_s)
+
+
+def _deadline_at(deadline: float | None) -> float | None:
+    return None if deadline is None else wall_clock(deadline)
 
 
 def _address(listener: Listener) -> str:

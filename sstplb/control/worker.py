@@ -10,7 +10,7 @@ From the balancer:
     ("adopt",)                           from the next call on
     ("carry", listener, record) + socket
     ("answer", call, is_error, value)    to what that call asked
-    ("end", call, error)
+    ("end", call, error, politely)
     ("forget_sessions", pool)
 
 To the balancer:
@@ -78,7 +78,7 @@ class Worker:
         """End what still runs."""
         if self._carrier is not None:
             for call in tuple(self._carrier.calls):
-                call.end(StoppedError("the balancer is gone"))
+                call.end(StoppedError("the balancer is gone"), politely=True)
             await self._carrier.stop()
         self._channel.close()
 
@@ -93,7 +93,7 @@ class Worker:
                 stub.answered(rest[1], rest[2])
         elif name == "end":
             if (stub := self._bookings.get(rest[0])) is not None and stub.call is not None:
-                stub.call.end(rest[1])
+                stub.call.end(rest[1], politely=rest[2])
         elif name == "propose":
             self._propose(rest[0], rest[1])
         elif name == "adopt":

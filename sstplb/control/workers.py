@@ -319,9 +319,9 @@ class _Elsewhere:
         """As last reported: at most a second ago."""
         return self._worker.moved(self._number)
 
-    def end(self, why: CallError) -> None:
+    def end(self, why: CallError, *, politely: bool = False) -> None:
         """Have it ended."""
-        self._worker.send("end", self._number, why)
+        self._worker.send("end", self._number, why, politely)
 
 
 def _answer(booking: Booking, method: str, arguments: tuple[Any, ...]) -> tuple[bool, Any]:

@@ -163,8 +163,13 @@ class Call:
         """Bytes moved until now: client to backend, backend to client."""
         return self.flow.inward.bytes, self.flow.outward.bytes
 
-    def end(self, why: CallError) -> None:
-        """End this call from outside: its session closes both legs and records ``why``."""
-        if self.ended_by is None and self.task is not None and not self.task.done():
+    def end(self, why: CallError, *, politely: bool = False) -> None:
+        """End this call from outside: its session closes both legs and records ``why``.
+
+        ``politely``: the sides are told, if they have come so far (``goodbye.py``).
+        """
+        if politely and self.relay is not None:
+            self.relay.interrupt(why)
+        elif self.ended_by is None and self.task is not None and not self.task.done():
             self.ended_by = why
             self.task.cancel(str(why))

@@ -45,6 +45,8 @@ class Listener:
         """Where it listens, with the port the kernel chose if it was asked for port 0."""
         self.is_draining = False
         """Whether it is closed to new calls until ``reopen``."""
+        self.deadline: float | None = None
+        """When the calls it still has are ended (seconds, monotonic), while it is draining."""
 
     @property
     def is_accepting(self) -> bool:

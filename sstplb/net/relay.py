@@ -166,7 +166,7 @@ class Relay:
     ``flow`` is kept up to date while it runs. Does not close the legs.
     """
 
-    __slots__ = ("_silence", "finished", "flow", "limits", "loop", "pumps", "transit")
+    __slots__ = ("_silence", "finished", "flow", "leftovers", "limits", "loop", "pumps", "transit")
 
     def __init__(
         self,
@@ -185,13 +185,15 @@ class Relay:
         inward = _Pump(self, client, backend, flow.inward, seen_inward)
         outward = _Pump(self, backend, client, flow.outward, seen_outward)
         self.pumps = (inward, outward)
+        self.leftovers = b"", b""
+        """After ``interrupt``: what was taken inward and outward, and not yet given."""
         self._silence: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Move bytes both ways until both sides have finished.
 
-        Raises IdleTooLongError after too long a silence, and LegFailedError when a record is
-        damaged.
+        Raises IdleTooLongError after too long a silence, LegFailedError when a record is damaged,
+        and what ``interrupt`` is given.
         """
         try:
             self.watch_silence()
@@ -211,6 +213,14 @@ class Relay:
         for pump in self.pumps:
             pump.untap()
 
+    def interrupt(self, error: Exception) -> None:
+        """End the relay with ``error``, at once, and keep what the legs' next owner must give."""
+        if not self.finished.done():
+            inward, outward = self.pumps
+            self.leftovers = inward.take_rest(), outward.take_rest()
+            self.stop()
+            self.fail(error)
+
     # --- what the pumps share -------------------------------------------------------------------
 
     def watch_silence(self) -> None:
@@ -220,7 +230,7 @@ class Relay:
         limit = limits.half_closed_timeout_s if half_closed else limits.idle_timeout_s
         silent_for = self.loop.time() - self.flow.moved_at
         if silent_for >= limit:
-            self.fail(
+            self.interrupt(
                 IdleTooLongError(f"no byte either way for {silent_for:.0f} s (limit {limit:g} s)")
             )
             return
@@ -314,6 +324,16 @@ class _Pump:
         self._source.rest()
         if not self._held:
             self._give_pipe_back()
+
+    def take_rest(self) -> bytes:
+        """Return what was taken from the source and not given to the sink; it is counted."""
+        rest = bytes(self._rest)
+        if self._held:
+            assert self._pipe is not None, "it is in the pipe"
+            rest = os.read(self._pipe[0], self._held)
+            self._held -= len(rest)
+            self._meter.bytes += len(rest)
+        return rest
 
     def stop(self) -> None:
         """Look at the sockets no more."""

@@ -11,6 +11,7 @@ which a call lives them; each step is a small function further down or in the mo
     dial, answer   net/failover.py        the first backend that says 200
     hand-over      here                   the 200 reaches the client: no way back from now on
     relay          net/relay.py           bytes both ways, until both sides have finished
+    goodbye        net/goodbye.py         if it is us who end the call
     account        net/call.py            one record, closed exactly once, on every path
 
 It begins when a connection was accepted (``net/listener.py``) and admitted: may this client call
@@ -35,6 +36,7 @@ from sstplb.errors import (
     ClientClosedError,
     ClientError,
     ClientTlsError,
+    EndedError,
     IdleTimeoutError,
     NotSstpError,
     RefusedError,
@@ -43,6 +45,7 @@ from sstplb.errors import (
 )
 from sstplb.net import failover, opening
 from sstplb.net.call import Call
+from sstplb.net.goodbye import say_goodbye
 from sstplb.net.leg import RECEIVE_BYTES
 from sstplb.net.relay import IdleTooLongError, LegFailedError, Relay, RelayLimits, Seen
 from sstplb.protocol.call import Watcher
@@ -103,7 +106,7 @@ async def hand_over(call: Call, answer: ResponseHead) -> None:
 async def converse(call: Call) -> None:
     """Relay until both sides have finished, looking at SSTP packets where TLS ends here.
 
-    Raises IdleTimeoutError, ClientTlsError or BackendTlsError.
+    Raises IdleTimeoutError, ClientTlsError or BackendTlsError, or why somebody else ended it.
     """
     limits, backend_leg = call.service.limits, call.backend_leg
     assert backend_leg is not None, "the call has reached a backend"
@@ -121,7 +124,11 @@ async def converse(call: Call) -> None:
     try:
         await call.relay.run()
     except IdleTooLongError as error:
+        await say_goodbye(call)
         raise IdleTimeoutError(str(error)) from error
+    except EndedError:
+        await say_goodbye(call)
+        raise
     except LegFailedError as error:
         kind = ClientTlsError if error.leg is call.client_leg else BackendTlsError
         raise kind(str(error), reason=f"{kind.reason}_in_call") from error

@@ -2,9 +2,10 @@
 
 Who has followed every packet *knows*: so many bytes of the packet in hand are still owed (a header
 that has begun may have to be completed first). Who has not must *find* it, by what a header looks
-like ([MS-SSTP] 2.2.1: version, a bit, a length that leads to the next header). A peer writes whole
-packets, so a chunk mostly begins with one; else a place counts from which several headers in a row
-lead to one another, or a single one to the very end of the chunk.
+like ([MS-SSTP] 2.2.1: version, a bit, a length that leads to the next header). A place counts from
+which several headers in a row lead to one another, or a single one to the very end of the chunk. A
+peer writes whole packets, so a chunk mostly begins with one: who only wants to look may take the
+first header of a chunk for granted, who wants to put in a word may not (``convinced``).
 
 What is found so may be wrong, if somebody sends bytes that look like SSTP inside of SSTP. So it
 serves where a mistake costs nothing: to begin a capture, and to end a call that is cut otherwise.
@@ -30,12 +31,15 @@ HEADERS_THAT_CONVINCE = 3
 class Boundary:
     """The end of the packet that a stream is in: known, or to be found."""
 
-    def __init__(self, owed: int | None = 0, begun: bytes = b"") -> None:
+    def __init__(
+        self, owed: int | None = 0, begun: bytes = b"", *, convinced: bool = False
+    ) -> None:
         """``owed`` bytes of the packet in hand are still to come; None: that is not known.
 
         ``begun``, instead: the bytes there were of a packet whose length is not known yet.
+        ``convinced``: one header alone, at a chunk's beginning, is not enough to be found by.
         """
-        self._owed, self._begun = owed, begun
+        self._owed, self._begun, self._convinced = owed, begun, convinced
 
     @property
     def is_here(self) -> bool:
@@ -54,7 +58,7 @@ class Boundary:
         Raises PacketError when what was begun is no packet.
         """
         if self._owed is None:
-            return _find(data)
+            return _find(data, convinced=self._convinced)
         if len(self._begun) + len(data) < HEADER_BYTES and self._begun:
             self._begun += data
             return None
@@ -72,11 +76,11 @@ class Boundary:
         return None
 
 
-def _find(data: bytes) -> int | None:
+def _find(data: bytes, *, convinced: bool) -> int | None:
     """Return where a packet begins in ``data``; None: nowhere that convinces."""
-    if _told_length(data, 0) is not None:
+    if not convinced and _told_length(data, 0) is not None:
         return 0
-    starts = range(1, min(len(data), PACKET_BYTES_MAX + 1))
+    starts = range(min(len(data), PACKET_BYTES_MAX + 1))
     return next((start for start in starts if _convinces(data, start)), None)
 
 

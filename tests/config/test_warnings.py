@@ -88,6 +88,13 @@ def test_a_passthrough_listener_has_no_tls_to_set() -> None:
     assert hints(text) == ["listeners[0].tls: has no effect in passthrough: TLS does not end here"]
 
 
+def test_nobody_can_be_told_in_passthrough() -> None:
+    text = changed("mode: offload", "mode: passthrough", in_listener("polite_endings: true"))
+    text = changed("    certificates: [{chain: a.pem, key: a.key}]\n", "", text)
+    (hint,) = hints(text)
+    assert hint.startswith("listeners[0].polite_endings: nobody can be told in passthrough")
+
+
 def test_a_web_pool_needs_no_declared_hash() -> None:
     found = warnings(parse(in_listener("web_pool: web", WEB)))
     assert [w.path for w in found if w.path.endswith("sha256")] == [

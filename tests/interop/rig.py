@@ -175,6 +175,15 @@ class ThirdPartyClient:
                     await asyncio.sleep(0.02)
         return bool(self.pongs)
 
+    async def says(self, words: str) -> None:
+        """Wait until its log says so."""
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                while words not in self.log:
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"sstpc did not say {words!r}:\n{self.log}") from None
+
     async def stop(self) -> None:
         if self._process is not None:
             asyncio.get_running_loop().remove_reader(self._master)

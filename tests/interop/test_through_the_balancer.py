@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from sstplb.account.record import Goodbye
 from sstplb.config.schema import PoolTls, Verify
+from sstplb.errors import KilledError
 from sstplb.lab.caller import CallPlan, place_call
 from sstplb.lab.pki import Issued, LabPki
 from sstplb.lab.rras import Rras, RrasSettings
@@ -142,5 +144,31 @@ def test_the_servers_log_names_the_client_behind_a_proxy_preface(
             async with client(*stage.balancer.listeners["vpn"].address) as here:
                 assert await here.connected(), here.log + there.log
             await there.says("PROXY PROTOCOL header parsed: src ('127.0.0.1'")
+
+    play(story)
+
+
+@pytest.mark.parametrize("mode", ["offload", "reencrypt"])
+def test_third_parties_that_are_hung_up_on_acknowledge(
+    mode: str, pki: LabPki, served: Issued
+) -> None:
+    """Both do at once. sstpc then calls it an abort with an unknown status: it takes the status 0
+    of the Status Info, which a CALL_DISCONNECT should carry (2.2.14), for one."""
+
+    async def story() -> None:
+        async with (
+            balanced(mode, pki, served) as (stage, there),
+            client(*stage.balancer.listeners["vpn"].address) as here,
+        ):
+            assert await here.connected(), here.log + there.log
+            why = KilledError("the operator ended this call")
+            stage.balancer.endings.add(stage.balancer.calls(), why)
+            await stage.ended()
+            record = stage.balancer.ledger.ended[0]
+            assert record.client_goodbye is Goodbye.ACKNOWLEDGED
+            assert record.backend_goodbye is Goodbye.ACKNOWLEDGED
+            await there.says("Received call disconnect request.")
+            await here.says("DISCONNECT, ATTR(1)")
+            await here.says("Sending Disconnect Ack Message")
 
     play(story)

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from sstplb import __version__
+from sstplb.account.record import Goodbye
 from sstplb.config import schema
-from sstplb.config.schema import LogLevel, Standing
+from sstplb.config.schema import DURATION_S_MAX, LogLevel, Standing
 from sstplb.control.admin.reply import Reply
 from sstplb.control.admin.streams import Streams
 from sstplb.control.operator import Operator, Remembered, Review, Selection
@@ -51,11 +52,17 @@ class Given(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
+Deadline = Annotated[float, Field(ge=0, le=DURATION_S_MAX)]
+
+
 class StandingGiven(Given):
     """The operator's word on a backend."""
 
     standing: Standing
     """``active``; ``draining``: running calls stay, no new ones; ``off``: not even checked."""
+    deadline_s: Deadline | None = None
+    """When it is not active: after so long the calls it still has are ended, politely and one after
+    the other (``limits.endings_per_second``); null: they may run on."""
 
 
 class ListenerStandingGiven(Given):
@@ -63,6 +70,9 @@ class ListenerStandingGiven(Given):
 
     standing: Literal[Standing.ACTIVE, Standing.DRAINING]
     """``active``; ``draining``: new calls are refused, running ones stay."""
+    deadline_s: Deadline | None = None
+    """When it drains: after so long the calls it still has are ended, politely; null: they may run
+    on."""
 
 
 class StopGiven(Given):
@@ -87,8 +97,10 @@ class CallsMaxGiven(Given):
 class EndGiven(Given):
     """How to end a call."""
 
-    how: Literal["now"] = "now"
-    """``now``: both connections are closed."""
+    how: Literal["now", "polite"] = "now"
+    """``now``: both connections are closed. ``polite``: client and RRAS are sent a CALL_DISCONNECT,
+    and the answer comes when both have acknowledged it, or not within a few seconds: see
+    ``client_goodbye`` and ``backend_goodbye``; in passthrough only the connections are ended."""
 
 
 class BackendGiven(Given):
@@ -147,6 +159,10 @@ class CallShape(Phases):
     backend: str | None = None
     packets_in: int | None = None
     packets_out: int | None = None
+    client_goodbye: Goodbye | None = Field(
+        default=None, description="What a side said to the CALL_DISCONNECT when we ended the call."
+    )
+    backend_goodbye: Goodbye | None = None
     outcome: str | None = None
     reason: str | None = None
     detail: str | None = None
@@ -291,8 +307,8 @@ async def call(desk: Desk, number: int) -> Response:
 @router.post("/calls/{number}/end", response_model=CallShape, tags=["calls"])
 async def end_call(desk: Desk, number: int, given: EndGiven | None = None) -> Response:
     """End a running call."""
-    assert given is None or given.how == "now", "the only way there is"
-    return Reply(await desk.end_call(number))
+    politely = given is not None and given.how == "polite"
+    return Reply(await desk.end_call(number, politely=politely))
 
 
 @router.get("/events", response_model=EventPage, tags=["see"])
@@ -342,7 +358,7 @@ async def remove_backend(desk: Desk, pool: str, name: str, *, force: bool = Fals
 @router.post(_BACKEND + "/standing", response_model=BackendView, tags=["pools"])
 async def set_standing(desk: Desk, pool: str, name: str, given: StandingGiven) -> Response:
     """Give the operator's word on a backend."""
-    return Reply(await desk.set_standing(pool, name, given.standing))
+    return Reply(await desk.set_standing(pool, name, given.standing, given.deadline_s))
 
 
 @router.post(_BACKEND + "/weight", response_model=BackendView, tags=["pools"])
@@ -369,7 +385,7 @@ async def check_now(desk: Desk, pool: str, name: str) -> Response:
 @router.post("/listeners/{name}/standing", response_model=ListenerView, tags=["listeners"])
 async def set_listener_standing(desk: Desk, name: str, given: ListenerStandingGiven) -> Response:
     """Close a listener to new calls, or open it again."""
-    return Reply(await desk.set_listener_standing(name, given.standing))
+    return Reply(await desk.set_listener_standing(name, given.standing, given.deadline_s))
 
 
 # --- affinity ---------------------------------------------------------------------------------
