@@ -7,6 +7,7 @@ import pytest
 
 from sstplb.config.schema import SRA_PATH
 from sstplb.lab.pki import Issued, LabPki
+from sstplb.protocol.packet import StatusInfo, disconnect
 from sstplb.protocol.proxy import encode_v1, encode_v2
 from tests.characters import ANSWER, REQUEST, Client, FakeBackend, Stage, packets, play, staged
 
@@ -227,7 +228,7 @@ def test_an_idle_call_is_ended_and_says_why(pki: LabPki, served: Issued) -> None
         async with staged(stage):
             client = await stage.client()
             await client.open()
-            assert await client.rest() == b""
+            assert await client.rest() == disconnect(StatusInfo()).encode()
             await stage.ended()
             assert stage.reasons() == ["closed:idle_timeout"]
 
