@@ -16,9 +16,10 @@ certificate, its health (the next check decides alone), its passive marks. An em
 nothing: a name server that fails is no reason to lose a backend that works.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
-from sstplb.balance.health import Health, Verdict
+from sstplb.balance.health import Flip, Health, Verdict
 from sstplb.config import schema
 from sstplb.config.schema import Standing
 
@@ -59,6 +60,8 @@ class Backend:
         """Calls handed over and running."""
         self.calls_total = 0
         """Calls ever handed over."""
+        self.failures_total: Counter[str] = Counter()
+        """Calls and tries that failed on its side, by reason."""
 
     def __repr__(self) -> str:
         return f"<Backend {self.pool}/{self.name} at {self.address}>"
@@ -68,10 +71,10 @@ class Backend:
         """How many of its ``calls_max`` are taken, by calls running or on their way."""
         return self.calls + self.dialing
 
-    def unusable_because(self, now: float) -> str | None:
-        """Return the slug of what keeps new calls away, or None when it can take one.
+    def out_of_service_because(self) -> str | None:
+        """Return the slug of what keeps it from being asked at all, or None.
 
-        ``standing_off`` · ``draining`` · ``unresolved`` · ``down`` · ``set_aside`` · ``calls_max``
+        ``standing_off`` · ``draining`` · ``unresolved`` · ``down``
         """
         if self.standing is Standing.OFF:
             return "standing_off"
@@ -79,11 +82,29 @@ class Backend:
             return "draining"
         if self.address is None:
             return "unresolved"
-        if not self.health.is_up:
-            return "down"
-        if self.health.is_set_aside(now):
+        return None if self.health.is_up else "down"
+
+    def unusable_because(self, now: float, *, spared: bool = False) -> str | None:
+        """Return the slug of what keeps new calls away, or None when it can take one.
+
+        Those of ``out_of_service_because`` · ``set_aside`` (unless it is ``spared``: the pool
+        cannot do without it) · ``calls_max``
+        """
+        if (slug := self.out_of_service_because()) is not None:
+            return slug
+        if self.health.is_set_aside(now) and not spared:
             return "set_aside"
         return "calls_max" if self.places_taken >= self.config.calls_max else None
+
+    def call_failed(
+        self, reason: str, why: str, now: float, client: bytes | None = None
+    ) -> Flip | None:
+        """Count a call or a try that failed on its side, and tell its health.
+
+        ``reason`` is a slug, ``why`` a sentence; ``client`` as for ``Health.call_failed``.
+        """
+        self.failures_total[reason] += 1
+        return self.health.call_failed(why, now, client)
 
     def set_address(self, answers: tuple[str, ...], now: float) -> bool:
         """Take the addresses its name resolved to; return whether new calls go elsewhere now."""

@@ -14,21 +14,36 @@ flap. Two products judge otherwise, and can be imitated:
   woken (``wake_at``, ``wake``).
 
 **Set aside** is what calls say. A backend can answer every check and still fail calls, because it
-is out of ports or expects another certificate. After ``failures`` failed calls in a row it gets
-no new ones for ``back_off`` seconds; if the first call after that fails as well, for twice as
+is out of ports or expects another certificate. The mechanism is a bucket that leaks: each failed
+call puts in one, each good one takes out the ``good_calls_per_failure``-th part, and when there are
+``failures`` in it the backend gets no new calls for ``back_off`` seconds. So a backend that fails
+everything is found after ``failures`` calls, and one that fails more than one call in four (with
+``good_calls_per_failure: 3``) sooner or later, however many go well in between; below that the
+bucket runs dry. If the first call after the back-off fails as well, it is set aside for twice as
 long, up to ``back_off_max``; one that succeeds wipes the slate. What calls that began earlier
 report while it is set aside changes nothing: ten calls that fail together are one bad moment.
+
+**A client must not be able to put servers aside.** What comes before the 200 (no connection, no
+answer, an HTTP error because all ports are taken) only the backend can bring about. What comes
+after (a refused binding, a NAK, a negotiation that times out) a client can, on purpose or broken.
+So of the failures that count, at most ``client_failures_max`` are one client network's.
+
+How many backends of a pool may really be kept away at one time is the pool's to say (``pool.py``).
 
 Each change of mind is a ``Flip``, to be logged once. Time is an argument (seconds, monotonic);
 this module neither probes nor waits.
 """
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
 from sstplb.config.schema import Check, CheckPreset, Passive
+
+ACCUSERS_MAX = 256
+"""How many failures are remembered with their client; older ones are forgotten."""
 
 PRESETS: Mapping[CheckPreset, Mapping[str, object]] = MappingProxyType(
     {
@@ -112,11 +127,21 @@ class Health:
     """Until when calls are kept away (monotonic seconds); in the past: they are not."""
     set_aside_reason: str
     """Why, in words; empty: nothing speaks against it."""
+    set_aside_total: int
+    """How often calls have put it aside."""
     _last_good_at: float | None
-    _failed_in_row: int
+    _bucket: int
+    """Failed calls not yet made up for, each counting ``good_calls_per_failure``."""
+    _failed: int
+    _judged: int
+    """Calls that failed, and all that were judged, since the bucket was last empty."""
+    _accusers: deque[bytes]
+    """The client networks of the latest failures that clients could bring about."""
     _back_off_s: float
 
     def __init__(self, check: Check, passive: Passive) -> None:
+        self.set_aside_total = 0
+        self._accusers = deque(maxlen=ACCUSERS_MAX)
         self.reconfigure(check, passive)
         self.reset(None)
 
@@ -210,39 +235,67 @@ class Health:
         """Whether failed calls keep new ones away for now."""
         return now < self.set_aside_until
 
-    def call_failed(self, reason: str, now: float) -> Flip | None:
-        """Note a call that failed on this backend's side; return the flip it caused, if any."""
-        if not self._passive.failures or self.is_set_aside(now):
+    def call_failed(self, reason: str, now: float, client: bytes | None = None) -> Flip | None:
+        """Note a call that failed on this backend's side; return the flip it caused, if any.
+
+        ``client``: the network of a client that could have brought it about; None: none could.
+        """
+        if not self._passive.failures or self.is_set_aside(now) or self._is_biased(client):
             return None
-        self._failed_in_row += 1
-        if not self._back_off_s and self._failed_in_row < self._passive.failures:
+        if client is not None:
+            self._accusers.append(client)
+        self._failed, self._judged = self._failed + 1, self._judged + 1
+        self._bucket += self._passive.good_calls_per_failure
+        full = self._passive.failures * self._passive.good_calls_per_failure
+        if not self._back_off_s and self._bucket < full:
             return None
+        self._bucket = min(self._bucket, full)
         wanted = 2 * self._back_off_s or self._passive.back_off
         self._back_off_s = min(wanted, self._passive.back_off_max)
         self.set_aside_until = now + self._back_off_s
-        calls = "call" if self._failed_in_row == 1 else "calls"
+        self.set_aside_total += 1
         self.set_aside_reason = (
-            f"{reason} ({self._failed_in_row} {calls} failed in a row; no new calls for"
-            f" {self._back_off_s:g} s)"
+            f"{reason} ({self._failed_in_words()}; no new calls for {self._back_off_s:g} s)"
         )
         return Flip(FlipKind.SET_ASIDE, self.set_aside_reason)
 
     def call_succeeded(self, now: float) -> Flip | None:
-        """Note a call that went well: counting starts afresh. Returns a flip if it was set aside.
+        """Note a call that went well. Returns a flip if it brings the backend back.
 
         Say this when a call has proved its worth. Where refused bindings count as failures that
-        is not the hand-over but the binding, or each 200 would wipe out the refusal before it.
+        is not the hand-over but the binding, or each 200 would make up for the refusal before it.
         """
         if self.is_set_aside(now):
             return None
         was_aside = self._back_off_s > 0
-        self._wipe_slate()
+        self._bucket -= 1
+        self._judged += 1
+        if was_aside or self._bucket <= 0:
+            self._wipe_slate()
         return Flip(FlipKind.BACK, "a call succeeded again") if was_aside else None
+
+    def bring_back(self) -> Flip | None:
+        """Forget what calls have said, because the operator knows better."""
+        was_aside = self._back_off_s > 0
+        self._wipe_slate()
+        return Flip(FlipKind.BACK, "the operator brought it back") if was_aside else None
+
+    def _is_biased(self, client: bytes | None) -> bool:
+        """Whether a client has had its say: as many failures are its own as may count."""
+        return client is not None and (
+            self._accusers.count(client) >= self._passive.client_failures_max
+        )
+
+    def _failed_in_words(self) -> str:
+        if self._failed == self._judged:
+            return f"{self._failed} call{'s' if self._failed > 1 else ''} failed in a row"
+        return f"{self._failed} of {self._judged} calls failed"
 
     def _wipe_slate(self) -> None:
         self.set_aside_until = 0.0
         self.set_aside_reason = ""
-        self._failed_in_row = 0
+        self._bucket = self._failed = self._judged = 0
+        self._accusers.clear()
         self._back_off_s = 0.0
 
 

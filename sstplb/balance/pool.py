@@ -9,6 +9,11 @@ client remembered, so after a failover affinity knows who really took the call.
 Backups are for when no other backend is usable, and affinity does not change that: a client that
 was served by a backup in bad times goes back with everybody else when they are over.
 
+**Set aside, but not all of them.** Of the backends in service that failed calls have put aside
+(``health.py``), at most ``set_aside_percent_max`` are really kept away, and never the last one that
+could take a call: whoever has the least time left to wait is *spared*. This is asked anew for each
+call, so it holds whatever happens to the others meanwhile.
+
 **Reload.** A new ``Pool`` takes over from the previous one: the ``Backend`` objects whose name and
 configured address stay (with their health, counters and running calls; calls of the old pool end
 on the same object), the affinity table if its prefix lengths stay, and the strategy's place in
@@ -44,6 +49,8 @@ class Candidates:
     """The names of all others, each with the slug of its reason."""
     by_affinity: bool
     """Whether the first one is first because the client had it before."""
+    spared: frozenset[str] = frozenset()
+    """The names of those that are set aside, and asked all the same."""
 
 
 class _Stage(Enum):
@@ -116,16 +123,7 @@ class Pool:
         ``objection`` is asked about each usable backend and may keep it out of this call.
         Raises ValueError when ``client_host`` is not an IP address.
         """
-        usable: list[Backend] = []
-        excluded: list[tuple[str, str]] = []
-        for backend in self.backends:
-            slug = backend.unusable_because(now)
-            if slug is None and objection is not None:
-                slug = objection(backend)
-            if slug is None:
-                usable.append(backend)
-            else:
-                excluded.append((backend.name, slug))
+        usable, excluded, spared = self._usable(now, objection)
         key = self.affinity.key(client_host)
         enabled = self.config.affinity.enabled
         remembered = self.affinity.lookup(key, now) if enabled else None
@@ -136,19 +134,55 @@ class Pool:
         by_affinity = bool(ordered) and ordered[0].name == remembered
         if ordered and not by_affinity:
             self.strategy.spend_turn(ordered[0], regular or backups)
-        return Candidates(tuple(ordered), tuple(excluded), by_affinity)
+        return Candidates(tuple(ordered), tuple(excluded), by_affinity, spared)
 
-    def reserve(self, backend: Backend, client_host: str, now: float) -> Place:
+    def could_serve(self, now: float, objection: Objection | None = None) -> bool:
+        """Whether there would be a candidate now; nobody's turn is spent."""
+        return bool(self._usable(now, objection)[0])
+
+    def spared(self, now: float, objection: Objection | None = None) -> frozenset[str]:
+        """Return the names of those that are set aside, and have to be asked all the same."""
+        return self._usable(now, objection)[2]
+
+    def reserve(
+        self, backend: Backend, client_host: str, now: float, *, spared: bool = False
+    ) -> Place:
         """Take a place on ``backend`` for one try; give it back with ``Place.release``.
 
-        Raises BackendError (try the next candidate) when it has become unusable since it was
-        picked; ``reason`` is the slug.
+        ``spared`` as when it was picked. Raises BackendError (try the next candidate) when it has
+        become unusable since; ``reason`` is the slug.
         """
-        slug = backend.unusable_because(now)
+        slug = backend.unusable_because(now, spared=spared)
         if slug is not None:
             message = f"{backend.name} can take no call any more: {slug}"
             raise BackendError(message, reason=slug)
         return Place(backend, self.affinity, self.affinity.key(client_host))
+
+    def _usable(
+        self, now: float, objection: Objection | None
+    ) -> tuple[list[Backend], list[tuple[str, str]], frozenset[str]]:
+        """Return who can take a call, why the others cannot, and who of the first is spared."""
+        slugs = {
+            b.name: b.out_of_service_because() or (objection(b) if objection is not None else None)
+            for b in self.backends
+        }
+        in_service = [backend for backend in self.backends if slugs[backend.name] is None]
+        spared = self._spared(in_service, now)
+        for backend in in_service:
+            slugs[backend.name] = backend.unusable_because(now, spared=backend.name in spared)
+        usable = [backend for backend in in_service if slugs[backend.name] is None]
+        excluded = [(name, slug) for name, slug in slugs.items() if slug is not None]
+        return usable, excluded, spared
+
+    def _spared(self, in_service: list[Backend], now: float) -> frozenset[str]:
+        """Return who of those set aside cannot be done without."""
+        aside = [backend for backend in in_service if backend.health.is_set_aside(now)]
+        if not aside:
+            return frozenset()
+        share = len(in_service) * self.config.passive.set_aside_percent_max // 100
+        kept_away = min(max(1, share), len(in_service) - 1)
+        aside.sort(key=lambda backend: -backend.health.set_aside_until)
+        return frozenset(backend.name for backend in aside[kept_away:])
 
     @staticmethod
     def _ask_first(remembered: str | None, backends: list[Backend]) -> list[Backend]:

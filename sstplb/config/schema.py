@@ -636,11 +636,22 @@ class Passive(Model):
     """What real calls tell of a backend's health."""
 
     failures: Annotated[int, Field(ge=0)] = 3
-    """Failed calls in a row that put a backend aside; 0 turns this off."""
+    """Failed calls that put a backend aside when none goes well in between; 0 turns this off."""
+    good_calls_per_failure: Annotated[int, Field(ge=1)] = 3
+    """Good calls that make up for a failed one. With 3, a backend that fails more than one call in
+    four is found out however many go well in between, and one that fails fewer never is."""
+    client_failures_max: Annotated[int, Field(ge=1)] = 2
+    """Of the failures that count, how many may be one client network's. It concerns what comes
+    after the 200 (a refused binding, a time-out), which a client can bring about: below
+    ``failures``, no client alone can put a server aside. Raise it where all share an address."""
     back_off: Seconds = 10.0
     """How long it stays aside the first time; doubled each time it fails again at once."""
     back_off_max: Seconds = 300.0
     """The longest it stays aside."""
+    set_aside_percent_max: Annotated[int, Field(ge=1, le=100)] = 50
+    """How many of the backends in service may be kept away like this at one time: at least one,
+    never the last. What fails everywhere (a RADIUS server) is no backend's own fault, and must
+    not empty the pool; those set aside first come back first."""
 
 
 class PoolTls(Model):

@@ -330,9 +330,12 @@ class Balancer:
         if flip is None:
             return
         say = log.info if flip.kind in (FlipKind.UP, FlipKind.BACK) else log.warning
+        pool = self.plan.checks[backend.pool].pool if backend.pool in self.plan.checks else None
+        is_spared = pool is not None and backend.name in pool.spared(now_s())
+        but = "; it gets calls all the same: too many others are out" if is_spared else ""
         say(
             f"backend_{flip.kind}",
-            message=f"{backend.name} is {str(flip.kind).replace('_', ' ')}: {flip.reason}",
+            message=f"{backend.name} is {str(flip.kind).replace('_', ' ')}: {flip.reason}{but}",
             pool=backend.pool,
             backend=backend.name,
             reason=flip.reason,

@@ -69,6 +69,7 @@ class Booking:
         self._ticket: Ticket | None = None
         self._place: Place | None = None
         self._candidates: list[Backend] = []
+        self._spared: frozenset[str] = frozenset()
         self._released = asyncio.Event()
 
     def admit(self) -> None:
@@ -108,7 +109,7 @@ class Booking:
         found = asked.candidates(
             self.record.client[0], now_s(), lambda b: self._objection(asked, shown_sha256, b)
         )
-        self._candidates = list(found.backends)
+        self._candidates, self._spared = list(found.backends), found.spared
         chosen = await self.next()
         if chosen is None:
             why = ", ".join(f"{name} {slug}" for name, slug in found.excluded)
@@ -121,7 +122,12 @@ class Booking:
         while self._candidates:
             backend = self._candidates.pop(0)
             try:
-                self._place = self.pool.reserve(backend, self.record.client[0], now_s())
+                self._place = self.pool.reserve(
+                    backend,
+                    self.record.client[0],
+                    now_s(),
+                    spared=backend.name in self._spared,
+                )
             except BackendError:
                 continue  # it has become unusable since it was picked
             assert backend.address is not None, "an unresolved backend is no candidate"
@@ -130,12 +136,8 @@ class Booking:
 
     async def could_be_served(self, pool: str, shown_sha256: bytes | None) -> bool:
         """Whether there would be a candidate now."""
-        asked, now = self._checks[pool].pool, now_s()
-        return any(
-            backend.unusable_because(now) is None
-            and self._objection(asked, shown_sha256, backend) is None
-            for backend in asked.backends
-        )
+        asked = self._checks[pool].pool
+        return asked.could_serve(now_s(), lambda b: self._objection(asked, shown_sha256, b))
 
     async def handed_over(self) -> None:
         """Count the call as running on its backend, and remember the client."""
@@ -152,14 +154,15 @@ class Booking:
         if self._place is not None:
             self._place.backend.leaf_sha256 = sha256
 
-    def try_failed(self, why: str | None) -> None:
-        """Give the candidate's place back, and mark its health."""
+    def try_failed(self, reason: str | None, why: str) -> None:
+        """Give the candidate's place back, and mark its health: no client can bring this about."""
         place, self._place = self._place, None
         if place is None:
             return
         place.release(now_s())
-        if why is not None:
-            self._desk.health_changed(place.backend, place.backend.health.call_failed(why, now_s()))
+        if reason is not None:
+            flip = place.backend.call_failed(reason, why, now_s())
+            self._desk.health_changed(place.backend, flip)
 
     def did_well(self) -> None:
         """Tell the backend's health."""
@@ -167,10 +170,11 @@ class Booking:
             flip = self.backend.health.call_succeeded(now_s())
             self._desk.health_changed(self.backend, flip)
 
-    def did_badly(self, why: str) -> None:
-        """Tell the backend's health."""
-        if self.backend is not None:
-            flip = self.backend.health.call_failed(why, now_s())
+    def did_badly(self, reason: str, why: str) -> None:
+        """Tell the backend's health, and whose call it was: the client may have its part in it."""
+        if self.backend is not None and self.pool is not None:
+            client = self.pool.affinity.key(self.record.client[0])
+            flip = self.backend.call_failed(reason, why, now_s(), client)
             self._desk.health_changed(self.backend, flip)
 
     def close(self, outcome: Outcome, reason: str, detail: str) -> None:

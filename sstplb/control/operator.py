@@ -294,6 +294,12 @@ class Operator:
         await self._balancer.check_now(backend)
         return self.backend(pool, name)
 
+    def bring_back(self, pool: str, name: str) -> BackendView:
+        """Give calls again to a backend that failed ones put aside. Raises UnknownThingError."""
+        _, backend = self._find(pool, name)
+        self._balancer.health_changed(backend, backend.health.bring_back())
+        return self.backend(pool, name)
+
     async def add_backend(self, pool: str, backend: schema.Backend) -> BackendView:
         """Add a backend to a pool. Raises UnknownThingError, ConflictError or BadValueError."""
         async with self._busy:

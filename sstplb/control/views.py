@@ -87,6 +87,14 @@ class BackendView:
     """The checks' word: up or down."""
     set_aside: bool
     """Whether failed calls keep new ones away for now."""
+    set_aside_until_at: float | None
+    """When calls may come back; null: it is not set aside."""
+    set_aside_total: int
+    """How often calls have put it aside."""
+    spared: bool
+    """Whether it is set aside and gets calls all the same, for too many others are out."""
+    failures: dict[str, int]
+    """Calls and tries that failed on its side, by reason."""
     usable: bool
     unusable_because: str | None
     """standing_off, draining, unresolved, down, set_aside or calls_max."""
@@ -248,7 +256,8 @@ def backend_view(
 ) -> BackendView:
     """Show a backend."""
     now, health = now_s(), backend.health
-    because, is_aside = backend.unusable_because(now), health.is_set_aside(now)
+    is_aside, is_spared = health.is_set_aside(now), backend.name in checks.pool.spared(now)
+    because = backend.unusable_because(now, spared=is_spared)
     sha256, is_same = same_certificate(checks, backend)
     check = backend.last_check
     return BackendView(
@@ -259,6 +268,10 @@ def backend_view(
         deadline_at=None if backend.standing is Standing.ACTIVE else _deadline_at(backend.deadline),
         health="up" if health.is_up else "down",
         set_aside=is_aside,
+        set_aside_until_at=wall_clock(health.set_aside_until) if is_aside else None,
+        set_aside_total=health.set_aside_total,
+        spared=is_spared,
+        failures=dict(backend.failures_total),
         usable=because is None,
         unusable_because=because,
         since_at=started_at if health.since is None else wall_clock(health.since),

@@ -212,17 +212,17 @@ class Stub:
         """Tell."""
         self._tell("saw_leaf", sha256)
 
-    def try_failed(self, why: str | None) -> None:
+    def try_failed(self, reason: str | None, why: str) -> None:
         """Tell."""
-        self._tell("try_failed", why)
+        self._tell("try_failed", reason, why)
 
     def did_well(self) -> None:
         """Tell."""
         self._tell("did_well")
 
-    def did_badly(self, why: str) -> None:
+    def did_badly(self, reason: str, why: str) -> None:
         """Tell."""
-        self._tell("did_badly", why)
+        self._tell("did_badly", reason, why)
 
     def close(self, outcome: Outcome, reason: str, detail: str) -> None:
         """Tell, with all that is known of the call. Raises RuntimeError the second time."""

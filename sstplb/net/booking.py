@@ -49,14 +49,17 @@ class Booking(Protocol):
     def saw_leaf(self, sha256: bytes) -> None:
         """Tell which certificate the candidate has just shown."""
 
-    def try_failed(self, why: str | None) -> None:
-        """Give the candidate's place back; ``why`` speaks against its health, None does not."""
+    def try_failed(self, reason: str | None, why: str) -> None:
+        """Give the candidate's place back; a ``reason`` (a slug) counts against it, None does not.
+
+        ``why`` says it in words.
+        """
 
     def did_well(self) -> None:
         """Tell that the call proved its backend's worth."""
 
-    def did_badly(self, why: str) -> None:
-        """Tell that the backend failed the call."""
+    def did_badly(self, reason: str, why: str) -> None:
+        """Tell that the backend failed the call: a slug, and in words."""
 
     def close(self, outcome: Outcome, reason: str, detail: str) -> None:
         """Close the record: exactly once."""

@@ -118,11 +118,11 @@ class Call:
             self._weighed = True
             self.booking.did_well()
 
-    def did_badly(self, why: str) -> None:
+    def did_badly(self, reason: str, why: str) -> None:
         """Tell the backend's health that it failed this call; unless it had proved its worth."""
         if self.handed_over and not self._weighed:
             self._weighed = True
-            self.booking.did_badly(why)
+            self.booking.did_badly(reason, why)
 
     def close(self, outcome: Outcome, reason: str, detail: str = "") -> None:
         """Close the record: exactly once (the ledger insists)."""

@@ -109,10 +109,10 @@ async def _try(call: Call, route: Route, chosen: Chosen, attempt: Attempt) -> No
             leg.close()
         if isinstance(error, OSError | TlsError):
             error = BackendClosedError(f"{name} closed before it answered: {error}")
-        is_its_fault = isinstance(error, BackendError)
-        if isinstance(error, BackendError):
-            call.tried(name, now_s() - began, error.reason)
-        call.booking.try_failed(str(error) if is_its_fault else None)
+        its_fault = error.reason if isinstance(error, BackendError) else None
+        if its_fault is not None:
+            call.tried(name, now_s() - began, its_fault)
+        call.booking.try_failed(its_fault, str(error))
         raise error from None
     call.tried(name, now_s() - began)
     call.reached(route, name, leg)

@@ -151,6 +151,8 @@ class Watcher:
         self.phase = CallPhase.OPENING
         self.fault: Finding | None = None
         self.ending: Finding | None = None
+        self.was_connected = False
+        """The client has sent its CALL_CONNECTED."""
         self.is_proven = False
         """The backend accepted the binding: packets flow, and no abort came."""
         self.looks_at_bytes = 0 if follow is Follow.OFF else ALL_BYTES
@@ -229,7 +231,7 @@ class Watcher:
             status = message.status
             self._note("call_nak", f"the backend did not accept the call request ({status})", side)
         elif kind == MessageType.CALL_CONNECTED and side == "client":
-            self.phase = CallPhase.CONNECTED
+            self.phase, self.was_connected = CallPhase.CONNECTED, True
             self._connected_at_packet = self._backend.packets
             self._check_binding(message)
         elif kind == MessageType.CALL_ABORT:
@@ -268,7 +270,7 @@ class Watcher:
     def _read_abort(self, side: str, message: Message) -> None:
         if self.phase is CallPhase.ENDING:
             return  # 3.1.5.2: an abort is answered with an abort; the first one is the news
-        self.phase = CallPhase.ENDING
+        before, self.phase = self.phase, CallPhase.ENDING
         status = message.status
         if status is None:
             self._note(f"aborted_by_{side}", f"the {side} aborted the call without a reason", side)
@@ -281,7 +283,11 @@ class Watcher:
                 side,
             )
         elif status.status == Status.NEGOTIATION_TIMEOUT:
-            self._note("negotiation_timeout", f"the {side} waited too long for the opening", side)
+            # Who aborts has waited for the other; when both could be slow (PPP), we blame the
+            # backend, whose health weighs what clients can bring about.
+            waits_for_client = side == "backend" and before is CallPhase.OPENING
+            blamed = "client" if waits_for_client else "backend"
+            self._note("negotiation_timeout", f"the {side} waited too long for the opening", blamed)
         else:
             self._note(f"aborted_by_{side}", f"the {side} aborted the call ({status})", side)
 

@@ -119,3 +119,39 @@ def test_only_failures_in_a_row_count(good_between: bool) -> None:
     if good_between:
         subject.call_succeeded(1.0)
     assert (subject.call_failed("x", 1.0) is None) == good_between
+
+
+def test_good_calls_make_up_for_failed_ones_one_for_three() -> None:
+    """A backend that fails every third call is found out, one that fails every fifth is not."""
+    for every, is_found in ((3, True), (5, False)):
+        subject = passive(3)
+        for number in range(1, 200):
+            if number % every:
+                subject.call_succeeded(1.0)
+            elif flip := subject.call_failed("x", 1.0):
+                assert flip.reason == "x (7 of 19 calls failed; no new calls for 10 s)"
+                break
+        assert subject.is_set_aside(1.0) == is_found
+
+
+def test_one_client_alone_cannot_put_a_backend_aside() -> None:
+    subject = passive(3)
+    assert [subject.call_failed("refused", 1.0, b"mallory") for _ in range(50)] == [None] * 50
+    assert subject.call_failed("refused", 1.0, b"alice") is not None, "two are witnesses enough"
+    again = subject.set_aside_until
+    assert subject.call_failed("refused", again, b"mallory") is None
+    assert subject.call_failed("refused", again, b"bob") is not None
+
+
+def test_what_no_client_can_bring_about_counts_whoever_calls() -> None:
+    subject = passive(3)
+    assert [bool(subject.call_failed("503", 1.0)) for _ in range(3)] == [False, False, True]
+    assert subject.set_aside_total == 1
+
+
+def test_a_reason_says_how_many_in_a_row() -> None:
+    subject = passive(2)
+    subject.call_failed("x", 1.0)
+    flip = subject.call_failed("x", 1.0)
+    assert flip is not None
+    assert flip.reason == "x (2 calls failed in a row; no new calls for 10 s)"

@@ -151,14 +151,14 @@ def test_backups_only_after_all_others() -> None:
 
 
 def test_why_the_others_are_out_is_told() -> None:
-    subject = pool(5)
+    subject = pool(6)
     subject.backends[0].standing = Standing.OFF
     subject.backends[1].standing = Standing.DRAINING
     down(subject.backends[2])
     for _ in range(3):
         subject.backends[3].health.call_failed("x", 1.0)
     found = subject.candidates("192.0.2.1", 1.0, lambda b: "odd" if b.name == "b4" else None)
-    assert found.backends == ()
+    assert [backend.name for backend in found.backends] == ["b5"]
     assert dict(found.excluded) == {
         "b0": "standing_off", "b1": "draining", "b2": "down", "b3": "set_aside", "b4": "odd",
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,33 @@ def test_a_drained_backend_keeps_its_calls_and_gets_no_new_ones(
                 assert drift == [{"path": path, "file": "active", "running": "draining"}]
                 events = (await ask.get("/events")).json()["events"]
                 assert events[-1]["event"] == "backend_standing"
+
+    play(story)
+
+
+def test_a_backend_that_calls_put_aside_says_why_and_can_be_brought_back(
+    tmp_path: Path, pki: LabPki, served: Issued
+) -> None:
+    async def story() -> None:
+        async with staged(OperatedStage(tmp_path, "offload", pki.root_path, served)) as stage:
+            async with stage.asking() as ask:
+                stage.backends[0].mood = "refuse"
+                for _ in range(6):
+                    client = await stage.client()
+                    await client.open()
+                aside = (await ask.get(RRAS1)).json()
+                assert aside["failures"] == {"backend_refused": 3}
+                assert (aside["set_aside"], aside["set_aside_total"]) == (True, 1)
+                assert aside["unusable_because"] == "set_aside"
+                assert 5 < aside["set_aside_until_at"] - time.time() <= 10
+                assert "3 calls failed in a row; no new calls for 10 s" in aside["health_reason"]
+                back = (await ask.post(RRAS1 + "/bring_back")).json()
+                assert back["usable"]
+                assert back["set_aside_until_at"] is None
+                events = (await ask.get("/events")).json()["events"]
+                told = [e for e in events if e["event"] in ("backend_set_aside", "backend_back")]
+                assert [e["event"] for e in told] == ["backend_set_aside", "backend_back"]
+                assert "operator" in told[1]["message"]
 
     play(story)
 

@@ -144,6 +144,20 @@ def test_faults_of_the_backend_are_named(stream: bytes, reason: str) -> None:
     assert watcher.fault.reason == reason
 
 
+def test_who_is_waited_for_is_blamed_for_a_negotiation_timeout() -> None:
+    timeout = packet.abort(StatusInfo(0, Status.NEGOTIATION_TIMEOUT)).encode()
+    for said_before, waits, blamed in (
+        (b"", "backend", "client"),  # no call request ever came
+        (packet.connect_request().encode(), "backend", "backend"),
+        (packet.connect_request().encode(), "client", "backend"),
+    ):
+        watcher = watch()
+        watcher.from_client(said_before)
+        (watcher.from_backend if waits == "backend" else watcher.from_client)(timeout)
+        assert watcher.fault is not None
+        assert (watcher.fault.reason, watcher.fault.side) == ("negotiation_timeout", blamed)
+
+
 def test_a_polite_end_is_no_fault() -> None:
     watcher = opened()
     watcher.from_client(packet.disconnect().encode())

@@ -12,6 +12,7 @@ from sstplb.config.schema import PoolTls, Verify
 from sstplb.lab.caller import CallPlan, CallReport, place_call, place_calls
 from sstplb.lab.pki import Issued, LabPki
 from sstplb.lab.rras import Fault, Rras, RrasSettings
+from sstplb.net.call import now_s
 from sstplb.protocol.ppp_peer import Authentication
 from sstplb.protocol.registry import HashProtocol
 from sstplb.tls.policy import ClientPolicy
@@ -125,20 +126,49 @@ def test_a_wrong_offload_hash_connects_then_disconnects_and_is_explained(
     play(story)
 
 
-def test_refused_bindings_put_a_backend_aside(pki: LabPki, served: Issued, other: Issued) -> None:
+def test_refused_bindings_put_a_backend_aside_but_never_the_last(
+    pki: LabPki, served: Issued, other: Issued
+) -> None:
     async def story() -> None:
         lab = Lab("offload", pki, served, told=other)
         lab.stage.pool["passive"] = {"failures": 2, "back_off": "30s"}
         async with lab.running():
-            for number in range(4):
-                await lab.call()
+            for number in range(7):
+                report = await lab.call()
+                assert report.failure is not None
+                assert report.failure.reason == "binding_refused"
                 await lab.stage.ended(number + 1)
-            report = await lab.call()
-            assert report.failure is not None
-            assert report.failure.reason == "http_status", lab.stage.reasons()
-            await lab.stage.ended(5)
-            assert lab.stage.reasons()[-1] == "refused:no_backend_available"
-            assert "set_aside" in lab.stage.balancer.ledger.ended[-1].detail
+            pool = lab.stage.balancer.plan.checks["rras"].pool
+            asked = [record.backend for record in lab.stage.balancer.ledger.ended]
+            assert asked == ["rras1", "rras2", "rras1", "rras2"] + ["rras1"] * 3
+            found = pool.candidates("127.0.0.1", now_s())
+            assert found.excluded == (("rras2", "set_aside"),)
+            assert found.spared == {"rras1"}
+            failures = [backend.failures_total["binding_refused"] for backend in pool.backends]
+            assert failures == [5, 2]
+
+    play(story)
+
+
+@pytest.mark.parametrize("clients", [1, 3])
+def test_one_client_alone_cannot_put_a_backend_aside(
+    clients: int, pki: LabPki, served: Issued, other: Issued
+) -> None:
+    async def story() -> None:
+        lab = Lab("offload", pki, served, told=other)
+        lab.stage.pool["strategy"] = "source_hash"
+        lab.stage.pool["affinity"] = {"enabled": False}
+        async with lab.running():
+            lab.servers[1].fault = Fault.STOPPED  # all go to the first
+            first, second = lab.stage.balancer.plan.checks["rras"].pool.backends
+            async with asyncio.timeout(5):
+                while second.health.is_up:
+                    await asyncio.sleep(0.02)
+            for number in range(9):
+                await lab.call(source_host=f"127.0.6.{1 + number % clients}")
+                await lab.stage.ended(number + 1)
+            assert first.health.is_set_aside(now_s()) == (clients > 1)
+            assert first.failures_total["binding_refused"] == 9
 
     play(story)
 

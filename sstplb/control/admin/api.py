@@ -379,6 +379,12 @@ async def check_now(desk: Desk, pool: str, name: str) -> Response:
     return Reply(await desk.check_now(pool, name))
 
 
+@router.post(_BACKEND + "/bring_back", response_model=BackendView, tags=["pools"])
+async def bring_back(desk: Desk, pool: str, name: str) -> Response:
+    """Give calls again to a backend that failed ones put aside; counting starts afresh."""
+    return Reply(desk.bring_back(pool, name))
+
+
 # --- listeners --------------------------------------------------------------------------------
 
 
