@@ -3,7 +3,7 @@
 VENV   := .venv
 PYTHON := $(VENV)/bin/python
 # Every third-party program the tests run, by Debian package.
-TEST_PACKAGES := sstp-client iproute2 tshark
+TEST_PACKAGES := sstp-client iproute2 tshark systemd
 
 # The balancers that the bench measures ours beside; Envoy comes from PyPI.
 BENCH_PACKAGES := haproxy nginx-light libnginx-mod-stream stunnel4 hitch

@@ -103,11 +103,11 @@ class Balancer:
     def accept(self, draining: Collection[str] = ()) -> None:
         """Accept calls, but at listeners that are draining: the last step of a start."""
         bound, self._bound = self._bound, {}
-        _close_all(self._inherited)  # what the configuration does not name any more
+        for sock in self._inherited.values():  # what the configuration does not name any more
+            tcp.refuse(sock)
+        _close_all(self._inherited)
         self._inherited = {}
-        self._adopt(bound)
-        for name in self.listeners.keys() & set(draining):
-            self.drain_listener(self.listeners[name])
+        self._adopt(bound, draining)
 
     def drain_listener(self, listener: Listener) -> None:
         """Refuse new calls there; running ones go on."""
@@ -257,8 +257,13 @@ class Balancer:
             raise ConfigError(problems)
         return bound
 
-    def _adopt(self, bound: dict[schema.Endpoint, socket.socket]) -> None:
-        """Give every listener of the plan its service; close those that are not in it."""
+    def _adopt(
+        self, bound: dict[schema.Endpoint, socket.socket], draining: Collection[str] = ()
+    ) -> None:
+        """Give every listener of the plan its service; close those that are not in it.
+
+        ``draining``: names of new ones that are not to accept.
+        """
         known = {
             listener.service.listener.address: listener for listener in self.listeners.values()
         }
@@ -267,7 +272,7 @@ class Balancer:
             listener = known.pop(service.listener.address, None)
             if listener is None:
                 listener = Listener(bound[service.listener.address], service, self._accepted)
-                self._say_listening(listener)
+                self._open(listener, is_draining=name in draining)
             elif (
                 listener.service.listener.backlog != service.listener.backlog
                 and not listener.is_draining
@@ -278,8 +283,17 @@ class Balancer:
         for listener in known.values():
             gone = listener.service.listener
             log.info("listener_closed", message=f"{gone.name}: no longer on {gone.address}")
+            listener.drain()
             listener.stop()
         self._crew_changed()
+
+    def _open(self, listener: Listener, *, is_draining: bool) -> None:
+        """Make a listener's socket, whoever bound it, what the configuration says."""
+        if is_draining:
+            listener.drain()
+        else:
+            listener.sock.listen(listener.service.listener.backlog)
+            self._say_listening(listener)
 
     def _crew_changed(self) -> None:
         """Accept only while there is somebody to carry."""

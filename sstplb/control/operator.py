@@ -18,7 +18,7 @@ import contextlib
 import ipaddress
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +37,7 @@ from sstplb.control.booking import Booking
 from sstplb.control.drift import Difference
 from sstplb.control.events import EventLog
 from sstplb.control.logs import Logs
+from sstplb.control.manager import ServiceManager
 from sstplb.control.plan import PooledChecks, Prepared, all_warnings, prepare
 from sstplb.control.state import Keeper, State, state_of
 from sstplb.control.takeover import Place, hand_over
@@ -142,7 +143,9 @@ class Remembered:
 class Operator:
     """All that can be asked of a running balancer."""
 
-    def __init__(self, balancer: Balancer, file: Path, logs: Logs) -> None:
+    def __init__(
+        self, balancer: Balancer, file: Path, logs: Logs, manager: ServiceManager | None = None
+    ) -> None:
         self.started_at = time.time()
         self.is_draining = False
         """Whether the balancer is on its way out."""
@@ -159,6 +162,7 @@ class Operator:
         self._keeper = Keeper()
         self._balancer = balancer
         self._logs = logs
+        self._manager = manager or ServiceManager()
         self._filed = balancer.prepared.config
         """What the file said when it was loaded."""
         self._busy = asyncio.Lock()
@@ -201,6 +205,14 @@ class Operator:
             ),
             cost=views.Cost(cpu_s, cpu_s * GB / moved if moved else None),
         )
+
+    def in_brief(self) -> str:
+        """Return how it goes, in one line."""
+        balancer = self._balancer
+        backends = [b for checks in balancer.plan.checks.values() for b in checks.pool.backends]
+        up = sum(backend.health.is_up for backend in backends)
+        listeners, calls = len(balancer.listeners), len(balancer.bookings)
+        return f"{listeners} listeners, {calls} calls, {up} of {len(backends)} backends up"
 
     def backend(self, pool: str, name: str) -> BackendView:
         """Return one backend. Raises UnknownThingError."""
@@ -435,7 +447,7 @@ class Operator:
 
     async def reload(self) -> Review:
         """Put the file in force. Raises ConfigError, and then nothing has changed."""
-        async with self._busy:
+        async with self._busy, self._telling_manager():
             try:
                 # Reading files and parsing keys takes a while: running calls must not wait.
                 prepared = await asyncio.to_thread(self._load)
@@ -505,11 +517,7 @@ class Operator:
     def listening(self) -> dict[schema.Endpoint, socket.socket]:
         """Return the sockets that accept calls, by configured address (``takeover.Leaving``)."""
         listeners = self._balancer.listeners.values()
-        return {
-            listener.service.listener.address: listener.sock
-            for listener in listeners
-            if not listener.is_draining
-        }
+        return {listener.service.listener.address: listener.sock for listener in listeners}
 
     def door_sockets(self) -> dict[Place, socket.socket]:
         """Return the sockets of the admin side (``takeover.Leaving``)."""
@@ -524,10 +532,11 @@ class Operator:
         """Go on as before (``takeover.Leaving``)."""
         self._balancer.resume()
 
-    def leave(self) -> None:
+    def leave(self, process_id: int) -> None:
         """Let go of all sockets (``takeover.Leaving``)."""
         self._balancer.leave()
         self.doors.leave()
+        self._manager.succeeded_by(process_id)
 
     @property
     def settings(self) -> schema.Config:
@@ -578,6 +587,17 @@ class Operator:
 
     def _load(self) -> Prepared:
         return prepare(loader.load(self.file))
+
+    @contextlib.asynccontextmanager
+    async def _telling_manager(self) -> AsyncIterator[None]:
+        """Let the service manager know how long a reload takes; and how it ended."""
+        self._manager.reloading()
+        try:
+            yield
+        except ConfigError as error:
+            self._manager.ready(f"the file is not in force: {error.problems[0]}")
+            raise
+        self._manager.ready(self.in_brief())
 
     def _say(self, event: str, message: str, **values: str) -> None:
         """Write down what the operator did."""

@@ -10,6 +10,7 @@ SIGUSR2     upgrade: a new process takes over, this one ends with its last call
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from enum import IntEnum
@@ -21,6 +22,7 @@ from sstplb.config.loader import load
 from sstplb.control.admin.side import admin_side
 from sstplb.control.balancer import Balancer
 from sstplb.control.logs import Logs
+from sstplb.control.manager import ServiceManager
 from sstplb.control.operator import Operator, warn
 from sstplb.control.plan import Prepared, all_warnings, prepare
 from sstplb.control.state import State, restore
@@ -30,6 +32,7 @@ from sstplb.control.watch import watch_certificates
 from sstplb.errors import ConfigError, ConflictError, OperatorError, Problem
 
 SAVE_STATE_EVERY_S = 10.0
+STATUS_EVERY_S = 5.0
 
 log = structlog.get_logger()
 
@@ -57,18 +60,16 @@ def load_all(path: Path) -> Prepared:
 async def run(path: Path) -> ExitCode:
     """Run until a signal says stop. Raises ConfigError when it cannot begin."""
     prepared = load_all(path)
-    logs = Logs()
-    logs.apply(prepared.config.log)
-    try:
-        return await _run(path, prepared, logs)
-    finally:
-        logs.close()
+    logs, manager = Logs(), ServiceManager.from_environment(os.environ)
+    with contextlib.closing(manager), contextlib.closing(logs):
+        logs.apply(prepared.config.log)
+        return await _run(path, prepared, logs, manager)
 
 
-async def _run(path: Path, prepared: Prepared, logs: Logs) -> ExitCode:
-    estate = await Estate.receive()
+async def _run(path: Path, prepared: Prepared, logs: Logs, manager: ServiceManager) -> ExitCode:
+    estate = await Estate.receive(prepared.config)
     balancer = Balancer(prepared, estate.listeners)
-    operator = Operator(balancer, path, logs)
+    operator = Operator(balancer, path, logs, manager)
     stop, now = operator.stopping, asyncio.Event()
     asked: asyncio.Queue[Callable[[], Awaitable[object]]] = asyncio.Queue()
     loop = asyncio.get_running_loop()
@@ -87,19 +88,25 @@ async def _run(path: Path, prepared: Prepared, logs: Logs) -> ExitCode:
         if state is not None:
             restore(balancer.plan, state)
         balancer.accept(state.draining if state is not None else ())
-        estate.accepting()
+        await estate.accepting()
         _say_ready(balancer)
+        manager.ready(operator.in_brief())
         async with asyncio.TaskGroup() as group:
             beside = [
                 group.create_task(_do_what_is_asked(asked)),
                 group.create_task(_save_state(operator)),
                 group.create_task(watch_certificates(operator)),
+                group.create_task(_tell(manager, operator)),
             ]
             await _either(stop.wait(), _gone(operator, balancer))
             for task in beside:
                 task.cancel()
         operator.is_draining = True
-        code = await _stop(balancer, operator.stop_timeout_s, now)
+        patience_s = operator.stop_timeout_s
+        if patience_s is None:
+            patience_s = balancer.plan.config.limits.stop_timeout
+        manager.stopping(patience_s)
+        code = await _stop(balancer, patience_s, now)
         if not operator.has_left.is_set():  # else the file is the new process's
             await operator.save_state()
         return code
@@ -139,6 +146,13 @@ async def _save_state(operator: Operator) -> None:
         await operator.save_state()
 
 
+async def _tell(manager: ServiceManager, operator: Operator) -> None:
+    """Keep the service manager's line about us true."""
+    while manager.listens:
+        await asyncio.sleep(STATUS_EVERY_S)
+        manager.status(operator.in_brief())
+
+
 async def _gone(operator: Operator, balancer: Balancer) -> None:
     """Wait until another process has taken over and the last call here has ended."""
     await operator.has_left.wait()
@@ -155,9 +169,7 @@ async def _either(*awaitables: Coroutine[None, None, object]) -> None:
             task.cancel()
 
 
-async def _stop(balancer: Balancer, timeout_s: float | None, now: asyncio.Event) -> ExitCode:
-    if timeout_s is None:
-        timeout_s = balancer.plan.config.limits.stop_timeout
+async def _stop(balancer: Balancer, timeout_s: float, now: asyncio.Event) -> ExitCode:
     running = len(balancer.calls())
     log.info("stopping", message=f"{running} calls may go on for {timeout_s:g} s")
     stopping = asyncio.create_task(balancer.stop(timeout_s), name="stop")

@@ -10,7 +10,8 @@ its own command line, which reads today's program and configuration, and passes 
                                       ←     "ready": configuration loaded, workers up, checks done
     pauses accepting, sends its state →
                                       ←     "accepting": standings and affinity are restored
-    closes its sockets; ends when its
+    closes its sockets and tells the      (the channel is closed)
+    service manager; ends when its
     last call does
 
 Until "accepting" nothing is given up: a new process that fails, at whatever step, is named in the
@@ -29,7 +30,8 @@ from typing import Protocol
 
 import structlog
 
-from sstplb.config.schema import Endpoint
+from sstplb.config.schema import Config, Endpoint
+from sstplb.control.activation import take_activated
 from sstplb.control.channel import Channel, Message
 from sstplb.control.state import State
 from sstplb.errors import ConflictError
@@ -59,7 +61,7 @@ class Leaving(Protocol):
     def resume(self) -> None:
         """Go on as before: it came to nothing."""
 
-    def leave(self) -> None:
+    def leave(self, process_id: int) -> None:
         """Let go of the sockets: another process has them."""
 
 
@@ -93,13 +95,13 @@ async def hand_over(leaving: Leaving) -> int:
         except BaseException:
             leaving.resume()
             raise
+        leaving.leave(process.pid)
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         raise
     finally:
         channel.close()
-    leaving.leave()
     return process.pid
 
 
@@ -115,19 +117,25 @@ async def _expect(said: asyncio.Queue[str], word: str, limit_s: float) -> None:
 
 
 class Estate:
-    """What the new process takes over; empty when it was started by hand."""
+    """What a process is given when it starts.
+
+    By the one it takes over from, or by the service manager (``control/activation.py``); nothing
+    when it was started by hand.
+    """
 
     def __init__(self) -> None:
         self.listeners: dict[Endpoint, socket.socket] = {}
         self.doors: dict[Place, socket.socket] = {}
         self._channel: Channel | None = None
         self._complete = asyncio.Event()
+        self._is_ours = asyncio.Event()
         self._state: asyncio.Future[State] = asyncio.get_running_loop().create_future()
 
     @classmethod
-    async def receive(cls) -> "Estate":
-        """Take the sockets, if an old process says so in the environment."""
+    async def receive(cls, config: Config) -> "Estate":
+        """Take the sockets, if the environment says that there are any."""
         estate = cls()
+        estate.listeners |= take_activated(os.environ, config)
         if number := os.environ.pop(VARIABLE, ""):
             sock = socket.socket(fileno=int(number))
             os.set_inheritable(sock.fileno(), False)
@@ -146,11 +154,11 @@ class Estate:
         self._channel.send(("ready",))
         return await self._state
 
-    def accepting(self) -> None:
-        """Say that the old process may let go."""
+    async def accepting(self) -> None:
+        """Say that the old process may let go, and wait until it has."""
         if self._channel is not None:
             self._channel.send(("accepting",))
-            self._channel.close()
+            await self._is_ours.wait()
 
     def _take(self, message: Message, descriptors: list[int]) -> None:
         kind, *rest = message
@@ -165,6 +173,7 @@ class Estate:
 
     def _left_alone(self) -> None:
         self._complete.set()
+        self._is_ours.set()
         if not self._state.done():
             self._state.set_exception(ConflictError("the old process has ended in the middle"))
             self._state.exception()

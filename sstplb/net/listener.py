@@ -73,13 +73,14 @@ class Listener:
         self.sock.close()
 
     def drain(self) -> None:
-        """Stop until ``reopen``: the operator's word."""
+        """Refuse who comes, until ``reopen``: the operator's word. The address stays ours."""
+        self.pause()
         self.is_draining = True
-        self.stop()
+        tcp.refuse(self.sock)
 
     def reopen(self) -> None:
-        """Accept again after ``drain``, at the same address. Raises OSError."""
-        self.sock = tcp.listen(self.address, self.service.listener.backlog)
+        """Accept again after ``drain``. Raises OSError when somebody else listens there."""
+        tcp.listen_again(self.sock, self.address, self.service.listener.backlog)
         self.is_draining = False
         self.start()
 

@@ -5,6 +5,7 @@ from ``linux/in.h`` and ``linux/in6.h``.
 """
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import os
@@ -55,6 +56,26 @@ def listen(address: Address, backlog: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def refuse(sock: socket.socket) -> None:
+    """Have a listening socket refuse who comes, for all processes that hold it; until ``listen``.
+
+    Closing is not enough where another process, such as a service manager, holds it too: the
+    kernel would go on filling its backlog.
+    """
+    with contextlib.suppress(OSError):  # it did not listen
+        sock.shutdown(socket.SHUT_RD)
+
+
+def listen_again(sock: socket.socket, address: Address, backlog: int) -> None:
+    """Have a socket listen after ``refuse``. Raises OSError when somebody else listens there."""
+    try:
+        sock.bind(address)  # a port that the kernel had chosen was taken back
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # any other it has kept
+            raise
+    sock.listen(backlog)
 
 
 def tune(sock: socket.socket, keepalive_s: float) -> None:

@@ -8,116 +8,17 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sstplb.config.schema import parse_endpoint
 from sstplb.lab.pki import Issued, LabPki
-from tests.characters import ANSWER, LIMIT_S, Client, FakeBackend, Stage, packets, play
+from tests.characters import ANSWER, Client, FakeBackend, packets, play
+from tests.running import Running, running
 
 FULL = os.environ.get("SSTPLB_SOAK") == "1"
 RELOADS, UPGRADES = (100, 20) if FULL else (15, 3)
 RATE = 50
 """New calls a second."""
-
-
-class Running(Stage):
-    """A stage whose balancer is a process of its own, started as an operator would."""
-
-    def __init__(self, folder: Path, mode: str, root: Path, served: Issued) -> None:
-        super().__init__(mode, root, served, count=3)
-        self.folder = folder
-        self.log = folder / "log.json"
-        self.more: dict[str, Any] = {}
-        self.processes: list[int] = []
-        self.address = ("", 0)
-        self._first: asyncio.subprocess.Process | None = None
-
-    def document(self) -> str:
-        document = json.loads(super().document())
-        log = {"file": str(self.log), "format": "json"}
-        return json.dumps({**document, "log": log, **self.more})
-
-    async def start(self) -> None:
-        for backend in self.backends:
-            await backend.start()
-        await self.run()
-
-    async def run(self) -> None:
-        (self.folder / "sstplb.yaml").write_text(self.document())
-        self._first = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "sstplb", "run", str(self.folder / "sstplb.yaml"),
-            stdin=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        self.processes.append(self._first.pid)
-        await self.said("ready", len(self.find("ready")) + 1)
-        endpoint = parse_endpoint(self.find("listening")[-1]["address"])
-        self.address = endpoint.host, endpoint.port or 0
-
-    async def end(self) -> None:
-        """Stop the process that accepts, and wait for all."""
-        os.kill(self.processes[-1], signal.SIGTERM)
-        assert self._first is not None
-        async with asyncio.timeout(LIMIT_S):
-            await self._first.wait()
-            while any(_is_alive(number) for number in self.processes):
-                await asyncio.sleep(0.02)
-
-    async def stop(self) -> None:
-        for client in self._clients:
-            client.reset()
-        for number in self.processes:
-            if _is_alive(number):
-                os.kill(number, signal.SIGKILL)
-        if self._first is not None:
-            await self._first.wait()
-        for backend in self.backends:
-            await backend.stop()
-
-    def find(self, event: str) -> list[dict[str, Any]]:
-        if not self.log.exists():
-            return []
-        whole, _, _ = self.log.read_text().rpartition("\n")  # the last line may be half there
-        events = [json.loads(line) for line in whole.splitlines()]
-        return [found for found in events if found["event"] == event]
-
-    async def said(self, event: str, count: int = 1) -> list[dict[str, Any]]:
-        async with asyncio.timeout(LIMIT_S):
-            while len(found := self.find(event)) < count:
-                await asyncio.sleep(0.02)
-        return found
-
-    async def upgrade(self) -> None:
-        count = len(self.find("upgraded"))
-        os.kill(self.processes[-1], signal.SIGUSR2)
-        found = await self.said("upgraded", count + 1)
-        self.processes.append(int(found[-1]["message"].split()[1]))
-
-    async def client(self, *_: Any, **__: Any) -> Client:
-        context = self.context()
-        host, port = self.address
-        async with asyncio.timeout(LIMIT_S):
-            reader, writer = await asyncio.open_connection(
-                host, port, ssl=context, server_hostname="vpn.example.test"
-            )
-        return self._known(Client(reader, writer))
-
-
-def _is_alive(number: int) -> bool:
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-@contextlib.asynccontextmanager
-async def running(stage: Running) -> AsyncIterator[Running]:
-    try:
-        await stage.start()
-        yield stage
-    finally:
-        await stage.stop()
 
 
 class Traffic:
