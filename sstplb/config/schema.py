@@ -16,7 +16,7 @@ import re
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -157,6 +157,37 @@ def parse_endpoint(value: object) -> Endpoint:
     return Endpoint(host, port)
 
 
+class SyslogServer(NamedTuple):
+    """Where a syslog server listens: an address over UDP or TCP, or a local socket."""
+
+    transport: Literal["udp", "tcp", "unix"]
+    address: Endpoint | Path
+
+    def __str__(self) -> str:
+        return (
+            str(self.address) if self.transport == "unix" else f"{self.transport}://{self.address}"
+        )
+
+
+def parse_syslog(value: object) -> SyslogServer:
+    """Turn ``udp://10.0.0.5:514``, ``tcp://[::1]:601`` or ``/dev/log`` into one. Raises ValueError.
+
+    No names: looking one up would make log lines wait.
+    """
+    if isinstance(value, SyslogServer):
+        return value
+    text = str(value)
+    if text.startswith("/"):
+        return SyslogServer("unix", Path(text))
+    transport, separator, rest = text.partition("://")
+    if not separator or transport not in ("udp", "tcp"):
+        raise ValueError(f"expected udp://10.0.0.5:514, tcp://… or a path, got {value!r}")
+    endpoint = parse_endpoint(rest)
+    if endpoint.is_name or not endpoint.port:
+        raise ValueError(f"expected an IP address and a port, got {rest!r}")
+    return SyslogServer("udp" if transport == "udp" else "tcp", endpoint)
+
+
 def parse_network(value: object) -> IPv4Network | IPv6Network:
     """Turn ``10.0.0.0/8``, ``2001:db8::/32`` or one address into a network. Raises ValueError."""
     if isinstance(value, IPv4Network | IPv6Network):
@@ -259,6 +290,12 @@ FileBytes = Annotated[
 Address = Annotated[
     Endpoint,
     BeforeValidator(parse_endpoint),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string"}),
+]
+SyslogTarget = Annotated[
+    SyslogServer,
+    BeforeValidator(parse_syslog),
     PlainSerializer(str, return_type=str),
     WithJsonSchema({"type": "string"}),
 ]
@@ -441,6 +478,21 @@ class LogFormat(StrEnum):
     AUTO = "auto"
     HUMAN = "human"
     JSON = "json"
+
+
+class SyslogFacility(StrEnum):
+    """What kind of program syslog takes us for."""
+
+    DAEMON = "daemon"
+    USER = "user"
+    LOCAL0 = "local0"
+    LOCAL1 = "local1"
+    LOCAL2 = "local2"
+    LOCAL3 = "local3"
+    LOCAL4 = "local4"
+    LOCAL5 = "local5"
+    LOCAL6 = "local6"
+    LOCAL7 = "local7"
 
 
 class LogLevel(StrEnum):
@@ -764,6 +816,11 @@ class Log(Model):
     """The least severe level that is written; a call's line is INFO."""
     file: File | None = None
     """A file to append to; by default standard error."""
+    syslog: SyslogTarget | None = None
+    """A syslog server that gets each line too (RFC 5424, the text is JSON): ``udp://10.0.0.5:514``,
+    ``tcp://10.0.0.5:601``, or a local daemon's socket such as ``/dev/log``."""
+    syslog_facility: SyslogFacility = SyslogFacility.DAEMON
+    """``daemon``, ``user``, or ``local0`` to ``local7``."""
 
 
 class Admin(Model):

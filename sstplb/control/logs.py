@@ -2,8 +2,8 @@
 
 Every line is an event with a stable name and named values (structlog). On a terminal a person
 reads its ``message``; in a file or a journal a program reads JSON, where the values are worth
-more than the message, which is kept too. A secret never becomes a value: the rooms see to that,
-and nothing here adds anything.
+more than the message, which is kept too. A syslog server may get them as well (``syslog.py``). A
+secret never becomes a value: the rooms see to that, and nothing here adds anything.
 """
 
 import sys
@@ -14,6 +14,7 @@ import structlog
 
 from sstplb.config.schema import Log, LogFormat, LogLevel
 from sstplb.control.events import EventLog
+from sstplb.control.syslog import Syslog
 from sstplb.errors import ConfigError, Problem
 
 _NUMBERS = ((LogLevel.DEBUG, 10), (LogLevel.INFO, 20), (LogLevel.WARNING, 30), (LogLevel.ERROR, 40))
@@ -27,6 +28,7 @@ class Logs:
         """The latest lines, for the admin side."""
         self.level = LogLevel.INFO
         self._file: TextIO | None = None
+        self._syslog: Syslog | None = None
 
     def apply(self, settings: Log) -> None:
         """Write as configured from now on. Raises ConfigError when the file cannot be opened."""
@@ -42,12 +44,14 @@ class Logs:
             settings.format is LogFormat.AUTO and stream.isatty()
         )
         stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S" if human else "iso", utc=not human)
+        self._follow_syslog(settings)
         structlog.configure(
             processors=[
                 structlog.processors.add_log_level,
                 self.events.note,
                 stamp,
                 structlog.processors.format_exc_info,
+                *([self._syslog.note] if self._syslog is not None else []),
                 _for_people if human else structlog.processors.JSONRenderer(),
             ],
             logger_factory=structlog.WriteLoggerFactory(file=stream),
@@ -67,6 +71,17 @@ class Logs:
         """Write as if nothing had been configured, and let go of the file."""
         structlog.reset_defaults()
         self._close()
+        if self._syslog is not None:
+            self._syslog.close()
+
+    def _follow_syslog(self, settings: Log) -> None:
+        """Go on with the server we have, unless it is another now."""
+        wanted, known = (settings.syslog, settings.syslog_facility), self._syslog
+        if known is not None and (known.server, known.facility) != wanted:
+            known.close()
+            self._syslog = None
+        if self._syslog is None and settings.syslog is not None:
+            self._syslog = Syslog(settings.syslog, settings.syslog_facility)
 
     def _close(self) -> None:
         if self._file is not None:
