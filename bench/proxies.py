@@ -175,14 +175,17 @@ KINDS: Mapping[str, Kind] = {
 }  # fmt: skip
 
 
-def start(name: str, scene: Scene, core: int | None) -> Proxy:
-    """Start a balancer and wait until it answers. Raises CannotStartError."""
+def start(name: str, scene: Scene, core: int | None, more: str = "") -> Proxy:
+    """Start a balancer and wait until it answers. Raises CannotStartError.
+
+    ``more``: lines for its configuration.
+    """
     kind = KINDS[name]
     ports = dict(zip(kind.serves, _free_ports(len(kind.serves)), strict=True))
     values = {**scene.values, **{f"{mode}_port": str(port) for mode, port in ports.items()}}
     text = string.Template((PEERS / kind.template).read_text()).substitute(values)
     path = scene.directory / kind.template
-    path.write_text(text)
+    path.write_text(text + more)
     command = kind.command(str(path))
     if shutil.which(command[0]) is None:
         raise CannotStartError(f"{command[0]} is not installed")

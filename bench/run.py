@@ -158,8 +158,11 @@ class Stage:
 
 
 @contextmanager
-def stage(directory: Path, names: Sequence[str]) -> Iterator[Stage]:
-    """Start backends and proxies; end them. Raises CannotStartError when ours does not start."""
+def stage(directory: Path, names: Sequence[str], more: str = "") -> Iterator[Stage]:
+    """Start backends and proxies; end them. Raises CannotStartError when ours does not start.
+
+    ``more``: lines for the configuration of each.
+    """
     cores = (0, 1) if (os.cpu_count() or 1) > 1 else (None, None)
     shown = issue(LabPki(directory / "pki"), KeyKind.P256)
     files = json.dumps({"chain": str(shown.chain), "key": str(shown.key)})
@@ -172,7 +175,7 @@ def stage(directory: Path, names: Sequence[str]) -> Iterator[Stage]:
         scene = make_scene(directory, ports["plain"], ports["tls"])
         for name in names:
             try:
-                proxies[name] = start(name, scene, cores[0])
+                proxies[name] = start(name, scene, cores[0], more)
             except CannotStartError as error:
                 if name == OURS:
                     raise
