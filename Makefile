@@ -5,11 +5,14 @@ PYTHON := $(VENV)/bin/python
 # Every third-party program the tests run, by Debian package.
 TEST_PACKAGES := sstp-client iproute2 tshark systemd
 
+# What boots a virtual machine with Debian's stock kernel.
+KTLS_PACKAGES := qemu-system-x86 seabios busybox-static kmod cpio
+
 # The balancers that the bench measures ours beside; Envoy comes from PyPI.
 BENCH_PACKAGES := haproxy nginx-light libnginx-mod-stream stunnel4 hitch
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test interop check format docs bench bench-quick clean
+.PHONY: help setup demo test interop test-ktls check format docs bench bench-quick clean
 
 help:  ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +27,10 @@ test: $(VENV)/ready-dev system-packages  ## run all tests
 
 interop: $(VENV)/ready-dev system-packages  ## run only the tests with third-party client and server
 	$(PYTHON) -m pytest tests/interop $(ARGS)
+
+test-ktls: $(VENV)/ready-dev  ## run calls through the kernel's TLS, in a virtual machine that has it
+	@sh .ci/need $(KTLS_PACKAGES)
+	python3 tests/ktls/boot.py $(PYTHON) -m pytest -q -p no:cacheprovider tests/ktls/guest.py $(ARGS)
 
 check: $(VENV)/ready-dev  ## format, lint and types
 	$(VENV)/bin/ruff format --check

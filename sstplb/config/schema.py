@@ -472,6 +472,14 @@ class Engine(StrEnum):
     PORTABLE = "portable"
 
 
+class Ktls(StrEnum):
+    """Whether the kernel seals and opens TLS records."""
+
+    AUTO = "auto"
+    OFF = "off"
+    REQUIRED = "required"
+
+
 class LogFormat(StrEnum):
     """How log lines look; ``auto`` is human on a terminal and JSON elsewhere."""
 
@@ -870,6 +878,10 @@ class Tls(Model):
     engine: Engine = Engine.AUTO
     """``native``: the system's OpenSSL on the socket, the cheapest per byte; ``portable``:
     pyOpenSSL's own, everywhere; ``auto``: native where the system has OpenSSL 3."""
+    ktls: Ktls = Ktls.AUTO
+    """Whether the kernel seals and opens the records, so that bytes can pass without entering this
+    program: ``auto`` where kernel and OpenSSL can (``modprobe tls``; ``check`` says what they can);
+    ``required`` does not start without. The native engine only."""
     watch_files: bool = True
     """Whether certificates and keys are read again when their files change."""
 

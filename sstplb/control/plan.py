@@ -16,11 +16,12 @@ from sstplb.balance.pool import Pool
 from sstplb.balance.same_certificate import mismatch_sentence
 from sstplb.config import schema
 from sstplb.config.judge import call_pools_of
-from sstplb.config.schema import Mode, Transport
+from sstplb.config.schema import Ktls, Mode, Transport
 from sstplb.config.warnings import warnings as config_warnings
 from sstplb.control.admin.access import Access, load_access
 from sstplb.errors import CertificateError, ConfigError, Problem
 from sstplb.net.service import Route, Service
+from sstplb.tls import kernel
 from sstplb.tls.certificate import (
     Certificate,
     Identity,
@@ -142,6 +143,8 @@ def _engine(config: schema.Config, problems: list[Problem]) -> tuple[OpenSsl | N
     """Load the system's OpenSSL, if it is wanted and there (else None); and say so in words."""
     wanted = config.tls.engine
     if wanted is schema.Engine.PORTABLE:
+        if config.tls.ktls is Ktls.REQUIRED:
+            problems.append(Problem("the portable engine knows no kTLS", "tls.ktls"))
         return None, "portable (pyOpenSSL), as tls.engine says"
     try:
         openssl = OpenSsl()
@@ -149,7 +152,26 @@ def _engine(config: schema.Config, problems: list[Problem]) -> tuple[OpenSsl | N
         if wanted is schema.Engine.NATIVE:
             problems.append(Problem(f"the native engine cannot be loaded: {error}", "tls.engine"))
         return None, f"portable (pyOpenSSL), for the system's OpenSSL cannot be loaded: {error}"
-    return openssl, f"native (the system's OpenSSL {openssl.version})"
+    return (
+        openssl,
+        f"native (the system's OpenSSL {openssl.version}), {_ktls(openssl, config, problems)}",
+    )
+
+
+def _ktls(openssl: OpenSsl, config: schema.Config, problems: list[Problem]) -> str:
+    """Offer connections to the kernel, if that is wanted and there; say in words what it does."""
+    if config.tls.ktls is Ktls.OFF:
+        return "no kTLS, as tls.ktls says"
+    why_not = kernel.why_not()
+    if why_not is None:
+        openssl.offers_kernel = True
+        if taken_over := kernel.trial(openssl):
+            return f"kTLS for {taken_over}"
+        openssl.offers_kernel = False
+        why_not = f"OpenSSL {openssl.version} hands nothing over to it"
+    if config.tls.ktls is Ktls.REQUIRED:
+        problems.append(Problem(f"there is no kTLS: {why_not}", "tls.ktls"))
+    return f"no kTLS: {why_not}"
 
 
 def _load_identities(

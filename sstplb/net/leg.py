@@ -54,6 +54,19 @@ class Leg(ABC):
         """Whether bytes that were given wait in the leg for the socket: see ``flush``."""
         return False
 
+    @property
+    def takes_splice(self) -> bool:
+        """Whether plaintext may be spliced into the socket at the moment."""
+        return False
+
+    @property
+    def gives_splice(self) -> bool:
+        """Whether plaintext can be spliced out of the socket at the moment.
+
+        What is no data (TLS has that) makes the splice fail; ``take`` knows what it means.
+        """
+        return False
+
     @abstractmethod
     def take(self, into: memoryview) -> int | None:
         """Move what has come into ``into`` (at least RECEIVE_BYTES long); return how many bytes.
@@ -146,6 +159,16 @@ class PlainLeg(Leg):
     def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(sock, Readiness(sock, loop))
         self._closed = False
+
+    @property
+    def takes_splice(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def gives_splice(self) -> bool:
+        """Always."""
+        return True
 
     def take(self, into: memoryview) -> int | None:
         """Read from the socket."""

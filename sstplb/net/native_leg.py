@@ -8,6 +8,7 @@ import contextlib
 import socket
 
 from sstplb.net.leg import RECEIVE_BYTES, PlainLeg, SecureLeg, TlsLeg
+from sstplb.tls import kernel
 from sstplb.tls.engine import Engine
 from sstplb.tls.info import TlsInfo
 from sstplb.tls.native import NativeConnection, NativeContext, Sessions, WouldBlockError
@@ -47,6 +48,9 @@ class NativeLeg(SecureLeg):
         sessions: Sessions | None = None,
     ) -> None:
         super().__init__(below)
+        if context.openssl.offers_kernel:
+            with contextlib.suppress(OSError):  # then OpenSSL does it all
+                kernel.attach(self.sock)
         self._sessions = sessions
         self._place = (self.sock.getpeername(), server_name) if sessions is not None else None
         self._connection = NativeConnection(
@@ -95,11 +99,27 @@ class NativeLeg(SecureLeg):
 
     def give(self, data: memoryview) -> int:
         """Encrypt and write what the socket takes."""
+        if self._connection.kernel_sends:
+            return self._below.give(data)
         return self._connection.write(data)
+
+    @property
+    def takes_splice(self) -> bool:
+        """Whether the kernel encrypts."""
+        return self._connection.kernel_sends
+
+    @property
+    def gives_splice(self) -> bool:
+        """Whether the kernel decrypts, and all that was received before has been taken."""
+        connection = self._connection
+        return connection.kernel_receives and not connection.holds_plaintext
 
     def end(self) -> None:
         """Send close_notify and a FIN."""
-        self._connection.close_notify()
+        if self._connection.kernel_sends:
+            kernel.close_notify(self.sock)
+        else:
+            self._connection.close_notify()
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
 

@@ -11,10 +11,10 @@ finished rarely has long to wait.
 All calls of a process share one buffer (``Transit``). Only while its sink does not take all a pump
 keeps the buffer for itself, and the others get another; an idle call holds none at all.
 
-Between two plain legs bytes need never enter this process: ``splice(2)`` moves them from socket
-to pipe to socket inside the kernel. That halves the cost of bulk; for a few small packets a plain
-read and write cost the same and hold no pipe, so a pump borrows a pipe only when what arrives is
-large, and keeps it until a wake-up brings little.
+Between two plain legs, or legs whose TLS the kernel does (``tls/kernel.py``), bytes need never
+enter this process: ``splice(2)`` moves them from socket to pipe to socket. That halves the cost of
+bulk; for a few small packets a plain read and write cost the same and hold no pipe, so a pump
+borrows a pipe only when what arrives is large, and keeps it until a wake-up brings little.
 
 Deliberately not here: what the bytes mean. A terminating session passes ``seen`` callbacks, and
 the relay calls them with each chunk before it is sent on; it never changes a byte.
@@ -30,7 +30,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sstplb.errors import TlsError
-from sstplb.net.leg import RECEIVE_BYTES, Leg, PlainLeg
+from sstplb.net.leg import RECEIVE_BYTES, Leg
 
 PIPE_BYTES = 1 << 20
 """What a pipe is asked to hold; without privilege the kernel may grant less."""
@@ -204,7 +204,7 @@ class Relay:
             self.stop()
 
     def tap(self, inward: Tap, outward: Tap) -> None:
-        """Show every chunk to these as well, from now on. Never between two plain legs."""
+        """Show every chunk to these as well, from now on."""
         for pump, tap in zip(self.pumps, (inward, outward), strict=True):
             pump.tap(tap)
 
@@ -452,12 +452,15 @@ class _Pump:
     # --- inside the kernel ------------------------------------------------------------------
 
     def _can_splice(self) -> bool:
-        legs = (self._source, self._sink)
-        return not self._seen_bytes_max and all(isinstance(leg, PlainLeg) for leg in legs)
+        is_unseen = self._seen_bytes_max < BULK_BYTES
+        return is_unseen and self._source.gives_splice and self._sink.takes_splice
 
     def _splice(self) -> bool:
         """Move a pipe's worth; return whether to bite again at once."""
         assert self._pipe is not None
+        if self._seen_bytes_max >= BULK_BYTES:  # somebody has begun to listen in
+            self._give_pipe_back()
+            return True
         flags = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
         try:
             self._held = os.splice(
@@ -466,11 +469,11 @@ class _Pump:
         except BlockingIOError:
             self._give_pipe_back()
             return False
-        except OSError:
-            self._held = 0  # a reset is an ordinary end
+        except OSError:  # a reset, or what is no data
+            self._held = 0
         if not self._held:
-            self._end()
-            return False
+            self._give_pipe_back()
+            return True  # ``take`` knows what it means
         is_bulk = self._held >= BULK_BYTES
         if not self._empty_pipe():
             return False

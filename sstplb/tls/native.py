@@ -54,7 +54,8 @@ class NativeContext:
         self.openssl = openssl
         self.is_server = server
         self.pointer = ffi.gc(lib.SSL_CTX_new(method), lib.SSL_CTX_free)
-        lib.SSL_CTX_set_options(self.pointer, numbers.OPTIONS)
+        offer = numbers.ENABLE_KTLS if openssl.offers_kernel else 0
+        lib.SSL_CTX_set_options(self.pointer, numbers.OPTIONS | offer)
         self._control(numbers.SET_MODE, numbers.MODES)
         self._control(numbers.SET_READ_AHEAD, 1)
         lib.SSL_CTX_set_default_read_buffer_len(self.pointer, numbers.READ_AHEAD_BYTES)
@@ -206,6 +207,10 @@ class NativeConnection:
         self._descriptor = descriptor
         self._failure: TlsError | None = None
         self._ended = False
+        self.kernel_sends = False
+        """Whether the kernel seals what is sent: then it is written to the socket as it is."""
+        self.kernel_receives = False
+        """Whether the kernel opens what is received."""
         self._ssl = lib.SSL_new(context.pointer)
         # Freeing the filter BIO "shuts down" the SSL: never onto a descriptor that may by then
         # be somebody else's. Only ``close_notify`` speaks.
@@ -240,6 +245,8 @@ class NativeConnection:
             if result == 1:
                 if self._memory is not None and not self._memory_pending():
                     self._use_socket()
+                if self._openssl.offers_kernel:
+                    self._note_kernel()
                 return
             error = lib.SSL_get_error(self._ssl, result)
             if error == numbers.WANT_READ and self._memory is not None:
@@ -251,6 +258,23 @@ class NativeConnection:
             if VERIFY_FAILED in reasons:
                 raise translate_verify(lib.SSL_get_verify_result(self._ssl))
             raise sentence_for(reasons)
+
+    def _note_kernel(self) -> None:
+        """Note what the kernel has taken over (``kernel.py``)."""
+        lib, null = self._lib, self._ffi.NULL
+        reading, writing = lib.SSL_get_rbio(self._ssl), lib.SSL_get_wbio(self._ssl)
+        self.kernel_receives = lib.BIO_ctrl(reading, numbers.BIO_KERNEL_RECEIVES, 0, null) > 0
+        self.kernel_sends = lib.BIO_ctrl(writing, numbers.BIO_KERNEL_SENDS, 0, null) > 0
+        if self.kernel_sends:
+            lib.SSL_set0_wbio(self._ssl, lib.BIO_new(lib.BIO_s_null()))
+
+    @property
+    def holds_plaintext(self) -> bool:
+        """Whether bytes that were received are in here, and not on the socket any more."""
+        held = self._batch_reader is not None and self._lib.BIO_ctrl(
+            self._batch_reader, numbers.BIO_PENDING, 0, self._ffi.NULL
+        )
+        return bool(held or self._memory is not None or self._lib.SSL_has_pending(self._ssl))
 
     def read(self, into: memoryview) -> int | None:
         """Move every plaintext byte that is there, as far as it fits, into ``into``.

@@ -49,6 +49,7 @@ SSL_SESSION *SSL_get1_session(SSL *); int SSL_set_session(SSL *, SSL_SESSION *);
 int SSL_SESSION_is_resumable(const SSL_SESSION *); void SSL_SESSION_free(SSL_SESSION *);
 int SSL_session_reused(const SSL *);
 BIO *BIO_new(const void *method); const void *BIO_f_ssl(void); const void *BIO_f_buffer(void);
+const void *BIO_s_null(void); BIO *SSL_get_rbio(const SSL *); BIO *SSL_get_wbio(const SSL *);
 BIO *BIO_new_socket(int descriptor, int close); BIO *BIO_new_mem_buf(const void *, int length);
 BIO *BIO_push(BIO *, BIO *); int BIO_free(BIO *); void BIO_free_all(BIO *);
 int BIO_read(BIO *, void *, int);
@@ -71,6 +72,7 @@ MODES = 0x2 | 0x10
 # SSL_OP_*: no compression, no renegotiation, the server's order, a ragged end is an end
 OPTIONS = 1 << 17 | 1 << 30 | 1 << 22 | 1 << 7
 NO_TICKET = 1 << 14
+ENABLE_KTLS = 1 << 3
 SESSION_CACHE_OFF, SESSION_CACHE_SERVER = 0, 2
 VERIFY_PEER = 1
 SHUTDOWN_BOTH = 3
@@ -80,6 +82,8 @@ KEY_RSA, KEY_EC = 6, 408
 WANT_READ, WANT_WRITE, SYSCALL, ZERO_RETURN = 2, 3, 5, 6
 # BIO_ctrl: BIO_C_SET_SSL, BIO_C_SET_BUF_MEM_EOF_RETURN, BIO_CTRL_PENDING
 BIO_SET_SSL, BIO_SET_EOF_RETURN, BIO_PENDING = 109, 130, 10
+# BIO_CTRL_GET_KTLS_SEND, BIO_CTRL_GET_KTLS_RECV
+BIO_KERNEL_SENDS, BIO_KERNEL_RECEIVES = 73, 76
 
 LIBRARIES = ("libssl.so.3",)
 READ_AHEAD_BYTES = 32768
@@ -91,6 +95,8 @@ class OpenSsl:
 
     def __init__(self) -> None:
         """Load it. Raises OSError when there is none that fits."""
+        self.offers_kernel = False
+        """Whether connections are offered to the kernel (``kernel.py``); set before any is made."""
         self.ffi: Any = FFI()
         self.ffi.cdef(_DECLARATIONS)
         self.lib: Any = self.ffi.dlopen(LIBRARIES[0])

@@ -23,6 +23,7 @@ from sstplb.net.relay import (
     RelayLimits,
     Transit,
 )
+from sstplb.tls import kernel
 from sstplb.tls.certificate import load_identity
 from sstplb.tls.openssl import OpenSsl
 from sstplb.tls.policy import ClientPolicy, ServerPolicy
@@ -53,6 +54,8 @@ async def facing(kind: str, issued: Issued) -> AsyncIterator[Pair]:
     far: Leg = PlainLeg(right, loop)
     if kind != "plain":
         openssl = OpenSsl() if kind == "native" else None
+        if openssl is not None:  # in a kernel that can, its legs keep the rules too
+            openssl.offers_kernel = kernel.why_not() is None
         server = ServerPolicy(ListenerTls(), [load_identity(issued.files)], openssl).choose(None)
         assert isinstance(near, PlainLeg)
         assert isinstance(far, PlainLeg)
