@@ -111,11 +111,7 @@ class Endpoint(NamedTuple):
     @property
     def is_name(self) -> bool:
         """Whether the host must be resolved."""
-        try:
-            ip_address(self.host)
-        except ValueError:
-            return True
-        return False
+        return ":" not in self.host and bool(self.host.strip("0123456789."))
 
 
 def ascii_name(value: object) -> object:

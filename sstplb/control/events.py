@@ -43,7 +43,7 @@ class Follower:
     def take(self) -> list[Event]:
         """Return what has happened since the last time."""
         self.stirred.clear()
-        taken = list(self._queue)
+        taken = [_shown(event) for event in self._queue]
         self._queue.clear()
         return taken
 
@@ -76,8 +76,8 @@ class EventLog:
     ) -> MutableMapping[str, Any]:
         """Remember an event and pass it on unchanged (a structlog processor)."""
         self.last += 1
-        shown = {name: _plain(value) for name, value in values.items() if name != "exc_info"}
-        event = {"id": self.last, "at": time.time(), "message": "", **shown}
+        event = {"id": self.last, "at": time.time(), "message": "", **values}
+        event.pop("exc_info", None)
         (self._of_calls if values.get("event") == _OF_A_CALL else self._others).append(event)
         for follower in self._followers:
             follower.give(event)
@@ -87,7 +87,7 @@ class EventLog:
         """Return the first ``limit`` events after ``number``; after 0: the latest ``limit``."""
         both = heapq.merge(self._of_calls, self._others, key=lambda event: event["id"])
         found = [event for event in both if event["id"] > number]
-        return found[:limit] if number else found[-limit:]
+        return [_shown(event) for event in (found[:limit] if number else found[-limit:])]
 
     @contextmanager
     def follow(self) -> Iterator[Follower]:
@@ -103,6 +103,11 @@ class EventLog:
         """Cut everybody off, for the admin side closes."""
         for follower in self._followers:
             follower.end()
+
+
+def _shown(event: Event) -> Event:
+    """Return an event as JSON can carry it; most are never asked for."""
+    return {name: _plain(value) for name, value in event.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -19,6 +19,7 @@ from pathlib import Path
 import structlog
 
 from sstplb.config.loader import load
+from sstplb.control import collector
 from sstplb.control.admin.side import admin_side
 from sstplb.control.balancer import Balancer
 from sstplb.control.logs import Logs
@@ -89,6 +90,7 @@ async def _run(path: Path, prepared: Prepared, logs: Logs, manager: ServiceManag
             restore(balancer.plan, state)
         balancer.accept(state.draining if state is not None else ())
         await estate.accepting()
+        collector.settle()
         _say_ready(balancer)
         manager.ready(operator.in_brief())
         async with asyncio.TaskGroup() as group:

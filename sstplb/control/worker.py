@@ -35,6 +35,7 @@ import uvloop
 
 from sstplb.account.record import Address, Outcome, Record
 from sstplb.config import schema
+from sstplb.control import collector
 from sstplb.control.channel import Channel, Message
 from sstplb.control.plan import Prepared, lay_out_services, prepare, served_sha256
 from sstplb.errors import ConfigError, StoppedError
@@ -120,6 +121,7 @@ class Worker:
         self._services = lay_out_services(self._prepared)
         if self._carrier is None:
             self._carrier = Carrier(self._prepared.config)
+            collector.settle()
         self._carrier.reconfigure(self._prepared.config)
 
     def _carry(self, listener: str, record: Record, sock: socket.socket) -> None:

@@ -74,7 +74,7 @@ async def _first_that_can(call: Call, route: Route, attempt: Attempt) -> None:
     config = route.config
     last: CallError | None = None
     late = BackendTimeoutError(f"no backend answered within {config.total_timeout:g} s in all")
-    async with deadline(config.total_timeout, late):
+    with deadline(config.total_timeout, late):
         chosen: Chosen | None = await call.booking.first(route.pool, _shown(call, route))
         for _ in range(config.tries_max):
             if chosen is None:
@@ -100,7 +100,7 @@ async def _try(call: Call, route: Route, chosen: Chosen, attempt: Attempt) -> No
     late = BackendTimeoutError(f"{name} did not answer within {limit:g} s")
     leg = None
     try:
-        async with deadline(limit, late):
+        with deadline(limit, late):
             leg = await dial(_way(call, route, chosen))
             _insist_on_same_certificate(call, route, name, leg)
             await attempt(name, leg)

@@ -35,6 +35,8 @@ class Listener:
 
     def __init__(self, sock: socket.socket, service: Service, on_accept: OnAccept) -> None:
         self.sock = sock
+        self.is_draining = False
+        """Whether it is closed to new calls until ``reopen``."""
         self.service = service
         self._on_accept = on_accept
         self._loop = asyncio.get_running_loop()
@@ -43,10 +45,18 @@ class Listener:
         host, port = sock.getsockname()[:2]
         self.address: tcp.Address = (host, port)
         """Where it listens, with the port the kernel chose if it was asked for port 0."""
-        self.is_draining = False
-        """Whether it is closed to new calls until ``reopen``."""
         self.deadline: float | None = None
         """When the calls it still has are ended (seconds, monotonic), while it is draining."""
+
+    @property
+    def service(self) -> Service:
+        """What the next call gets."""
+        return self._service
+
+    @service.setter
+    def service(self, service: Service) -> None:
+        self._service = service
+        tcp.tune(self.sock, service.limits.tcp_keepalive)
 
     @property
     def is_accepting(self) -> bool:
@@ -99,7 +109,6 @@ class Listener:
                 continue  # this one connection died before we took it (accept(2))
             try:
                 sock.setblocking(False)
-                tcp.tune(sock, self.service.limits.tcp_keepalive)
             except OSError:
                 sock.close()  # reset before we looked at it: there never was a call
                 continue

@@ -7,6 +7,7 @@ for the leg is to wait when it says so. Same rules as every leg (``leg.py``).
 import contextlib
 import socket
 
+from sstplb.net import tcp
 from sstplb.net.leg import RECEIVE_BYTES, PlainLeg, SecureLeg, TlsLeg
 from sstplb.tls import kernel
 from sstplb.tls.engine import Engine
@@ -51,6 +52,7 @@ class NativeLeg(SecureLeg):
         if context.openssl.offers_kernel:
             with contextlib.suppress(OSError):  # then OpenSSL does it all
                 kernel.attach(self.sock)
+        self._is_reset = False
         self._sessions = sessions
         self._place = (self.sock.getpeername(), server_name) if sessions is not None else None
         self._connection = NativeConnection(
@@ -95,11 +97,16 @@ class NativeLeg(SecureLeg):
 
     def take(self, into: memoryview) -> int | None:
         """Read and decrypt every record that is waiting."""
-        return self._connection.read(into)
+        count = self._connection.read(into)
+        if count == 0 and self._connection.kernel_sends and tcp.is_closed(self.sock):
+            self._is_reset = True
+        return count
 
     def give(self, data: memoryview) -> int:
         """Encrypt and write what the socket takes."""
         if self._connection.kernel_sends:
+            if self._is_reset:  # the kernel would take what it can send nowhere, and not complain
+                raise ConnectionResetError("the far end is gone")
             return self._below.give(data)
         return self._connection.write(data)
 

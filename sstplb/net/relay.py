@@ -294,7 +294,7 @@ class _Pump:
     def begin(self) -> None:
         """Give what was read too early, then wait for more."""
         early, self._source.early = self._source.early, b""
-        self._relay.loop.add_reader(self._source.sock.fileno(), self.on_readable)
+        self._source.readiness.watch(self.on_readable)
         if not early or self._pass_on(memoryview(early)):
             # TLS may hold more already, of which the socket will not tell.
             self._relay.loop.call_soon(self.on_readable)
@@ -338,11 +338,8 @@ class _Pump:
     def stop(self) -> None:
         """Look at the sockets no more."""
         self._stopped = True
-        loop = self._relay.loop
-        if self._source.sock.fileno() >= 0:
-            loop.remove_reader(self._source.sock.fileno())
-        if self._sink.sock.fileno() >= 0:
-            loop.remove_writer(self._sink.sock.fileno())
+        self._source.readiness.unwatch()
+        self._sink.readiness.unwatch_room()
         self._forget_rest()
         self._give_pipe_back()
 
@@ -395,8 +392,8 @@ class _Pump:
             relay.fail(error)
         else:
             self._forget_rest()
-            relay.loop.remove_writer(sink.sock.fileno())
-            relay.loop.add_reader(self._source.sock.fileno(), self.on_readable)
+            sink.readiness.unwatch_room()
+            self._source.readiness.watch(self.on_readable)
             self.on_readable()
 
     def _pass_on(self, chunk: memoryview) -> bool:
@@ -433,15 +430,14 @@ class _Pump:
             self._kept = None
 
     def _wait_for_sink(self) -> None:
-        loop = self._relay.loop
-        loop.remove_reader(self._source.sock.fileno())
-        loop.add_writer(self._sink.sock.fileno(), self.on_writable)
+        self._source.readiness.unwatch()
+        self._sink.readiness.watch_room(self.on_writable)
 
     def _end(self) -> None:
         """Stop: the source has finished, or the sink is gone; nothing more goes this way."""
         relay, meter = self._relay, self._meter
-        relay.loop.remove_reader(self._source.sock.fileno())
-        relay.loop.remove_writer(self._sink.sock.fileno())
+        self._source.readiness.unwatch()
+        self._sink.readiness.unwatch_room()
         self._forget_rest()
         self._give_pipe_back()
         meter.ended = True

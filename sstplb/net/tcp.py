@@ -7,7 +7,6 @@ from ``linux/in.h`` and ``linux/in6.h``.
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 
@@ -15,6 +14,7 @@ from sstplb.net.readiness import Readiness
 
 IP_TRANSPARENT = 19
 IPV6_TRANSPARENT = 75
+TCP_CLOSE = 7
 KEEPALIVE_PROBES = 4
 
 Address = tuple[str, int]
@@ -23,14 +23,17 @@ Address = tuple[str, int]
 
 def family_of(host: str) -> socket.AddressFamily:
     """Return AF_INET or AF_INET6. Raises ValueError for a name."""
-    version = ipaddress.ip_address(host.partition("%")[0]).version
-    return socket.AF_INET if version == 4 else socket.AF_INET6
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            socket.inet_pton(family, host.partition("%")[0])
+            return family
+    raise ValueError(f"expected an IP address, got {host!r}")
 
 
 def is_address(host: str) -> bool:
     """Whether a host is an address rather than a name."""
     try:
-        ipaddress.ip_address(host)
+        family_of(host)
     except ValueError:
         return False
     return True
@@ -79,14 +82,22 @@ def listen_again(sock: socket.socket, address: Address, backlog: int) -> None:
 
 
 def tune(sock: socket.socket, keepalive_s: float) -> None:
-    """Set what every leg wants: no Nagle delay, and keepalive after ``keepalive_s`` (0: none)."""
+    """Set what every leg wants: no Nagle delay, and keepalive after ``keepalive_s`` (0: none).
+
+    What is set on a listening socket holds for those it accepts (Linux clones them).
+    """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keepalive_s > 0)
     if keepalive_s:
         idle = max(1, round(keepalive_s))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, idle // KEEPALIVE_PROBES))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+
+
+def is_closed(sock: socket.socket) -> bool:
+    """Whether the connection is over both ways, as after a reset (tcp(7), TCP_INFO)."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE
 
 
 async def connect(
