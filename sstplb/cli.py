@@ -17,6 +17,7 @@ from rich.console import Console
 from sstplb import __version__
 from sstplb.config import describe, loader
 from sstplb.control import run as control
+from sstplb.control.ctl import commands as ctl
 from sstplb.control.plan import all_warnings
 from sstplb.control.run import ExitCode
 from sstplb.errors import ConfigError, SstplbError
@@ -182,6 +183,7 @@ def capture(conf: Conf, as_json: Json = False) -> None:
 
 
 app.add_typer(commands.app)
+app.add_typer(ctl.app, name="ctl")
 
 
 @app.command("schema")

@@ -27,10 +27,12 @@
     │   └── EndedError         our own decision, in the middle of a call
     │       └── IdleTimeoutError, BackendDownError, DrainedError, StoppedError,
     │           KilledError, WorkerDiedError
-    └── OperatorError          what an operator asked for while we run cannot be done
-        ├── BadRequestError, BadValueError, UnknownThingError
-        ├── ConflictError, CaptureError
-        └── UnavailableError
+    ├── OperatorError          what an operator asked for while we run cannot be done
+    │   ├── BadRequestError, BadValueError, UnknownThingError
+    │   ├── ConflictError, CaptureError
+    │   └── UnavailableError
+    └── AskError               a command that asks a running balancer did not get what it wants
+        └── UnreachableError, NotAdmittedError
 
 What differs between kinds is said by class attributes, never by conditionals elsewhere:
 
@@ -365,3 +367,35 @@ class UnavailableError(OperatorError):
 
     reason = "unavailable"
     http_status = 503
+
+
+class AskError(SstplbError):
+    """A command asked a running balancer and did not get what it wants; the message says why."""
+
+    reason = "refused"
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        reason: str | None = None,
+        path: str | None = None,
+        problems: Iterable[str] = (),
+    ) -> None:
+        super().__init__(message, reason=reason)
+        self.path = path
+        """What it is about, as in the configuration."""
+        self.problems = tuple(problems)
+        """All that is wrong with a configuration, where one was judged."""
+
+
+class UnreachableError(AskError):
+    """Nobody answers, or somebody else than a balancer."""
+
+    reason = "unreachable"
+
+
+class NotAdmittedError(AskError):
+    """The balancer, or the system before it, lets us not in."""
+
+    reason = "not_admitted"

@@ -109,6 +109,7 @@ class Selection:
     state: str = "all"
     """``running``, ``ended`` or ``all``."""
     listener: str | None = None
+    pool: str | None = None
     backend: str | None = None
     client: str | None = None
     """An address or a network."""
@@ -761,6 +762,7 @@ class _Matcher:
         wanted = self._wanted
         return (
             wanted.listener in (None, record.listener)
+            and wanted.pool in (None, record.pool)
             and wanted.backend in (None, record.backend)
             and (self._network is None or ipaddress.ip_address(record.client[0]) in self._network)
         )

@@ -51,6 +51,10 @@ class ExitCode(IntEnum):
     """The configuration, or a file it names, cannot be used; or an address cannot be bound."""
     CUT = 4
     """Stopped, but calls were still running when the time was over."""
+    UNREACHABLE = 5
+    """No running balancer answers where it was looked for."""
+    NOT_ADMITTED = 6
+    """A running balancer, or the system before it, does not let us in."""
 
 
 def load_all(path: Path) -> Prepared:

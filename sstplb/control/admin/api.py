@@ -287,13 +287,14 @@ async def calls(
     desk: Desk,
     state: Literal["running", "ended", "all"] = "all",
     listener: str | None = None,
+    pool: str | None = None,
     backend: str | None = None,
     client: Annotated[str | None, Query(description="An address or a network.")] = None,
     limit: Limit = 200,
     offset: Annotated[int, Query(ge=0)] = 0,
 ) -> Response:
     """List calls that run and the last thousand that ended, the newest first."""
-    wanted = Selection(state, listener, backend, client, limit, offset)
+    wanted = Selection(state, listener, pool, backend, client, limit, offset)
     total, page = desk.calls(wanted)
     return Reply({"total": total, "calls": page})
 

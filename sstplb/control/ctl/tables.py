@@ -1,0 +1,405 @@
+"""What the API answers, as tables for people (rich). Pure: JSON in, renderables out.
+
+Colour only repeats what a word says already. Columns that are cut by a narrow terminal are the
+ones that explain; names, states and counts stay whole.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sstplb.account.exposition import format_bytes
+from sstplb.control.ctl.names import Overview, backends_of
+
+Shown = dict[str, Any]
+"""One object of the API."""
+
+DAYS_LEFT_WARNING = 30
+STYLES: Mapping[str, str] = MappingProxyType(
+    {
+        "up": "green", "active": "green", "accepting": "green", "completed": "green",
+        "running": "green", "same": "green",
+        "draining": "yellow", "set aside": "yellow", "warning": "yellow", "refused": "yellow",
+        "closed": "yellow", "client_failed": "yellow",
+        "down": "bold red", "off": "dim", "error": "bold red", "backend_failed": "bold red",
+        "another": "bold red",
+    }
+)  # fmt: skip
+"""Of words that are states."""
+
+
+def state(word: str) -> Text:
+    """Return a state in its colour."""
+    return Text(word, STYLES.get(word, ""))
+
+
+# --- the whole --------------------------------------------------------------------------------
+
+
+def status(overview: Overview, drift: list[Shown]) -> Group:
+    """Show the balancer at one moment."""
+    parts: list[RenderableType] = [head(overview), Text(), listeners(overview), Text()]
+    parts.append(backends(overview))
+    if drift:
+        count = f"{len(drift)} value differs" if len(drift) == 1 else f"{len(drift)} values differ"
+        parts += [Text(), Text(f"{count} from the file: sstplb ctl drift", "yellow")]
+    return Group(*parts)
+
+
+def head(overview: Overview) -> Text:
+    """Show what runs, and its totals, in two lines."""
+    totals, cost = overview["totals"], overview["cost"]
+    workers = overview["workers"]
+    up = ago(overview["now_at"] - overview["started_at"])
+    text = Text(f"sstplb {overview['version']}", "bold")
+    crew = f"{workers} workers" if workers > 1 else "one process"
+    text.append(f" · up {up} · {crew} · {overview['config_file']}", "not bold")
+    if overview["draining"]:
+        text.append(" · stopping: no new calls", "bold yellow")
+    text.append(f"\n{totals['running']} calls running, {totals['opened']} in all", "not bold")
+    outcomes = [f"{count} {name}" for name, count in totals["outcomes"].items() if count]
+    if outcomes:
+        text.append(f" ({', '.join(outcomes)})", "not bold")
+    moved = f"{format_bytes(totals['bytes_in'])} in, {format_bytes(totals['bytes_out'])} out"
+    text.append(f" · {moved}", "not bold")
+    if cost["cpu_s_per_gb"] is not None:
+        text.append(f" · {cost['cpu_s_per_gb']:.2f} CPU s/GB", "not bold")
+    return text
+
+
+def listeners(overview: Overview) -> Table:
+    """Show every listener."""
+    table = _table("LISTENER", "ADDRESS", "MODE", "POOL", ">CALLS", "STATE", ">IN", ">OUT")
+    table.add_column("CERTIFICATE", overflow="fold")
+    for shown in overview["listeners"]:
+        table.add_row(
+            shown["name"],
+            shown["address"],
+            shown["mode"],
+            shown["pool"],
+            f"{shown['calls']}/{shown['calls_max']}",
+            state(listener_state(shown)),
+            format_bytes(shown["bytes_in"]),
+            format_bytes(shown["bytes_out"]),
+            _days(shown["certificates"]),
+        )
+    return table
+
+
+def listener_state(shown: Shown) -> str:
+    """Return the one word for a listener."""
+    if shown["standing"] == "draining":
+        return "draining"
+    return "accepting" if shown["accepting"] else "closed"
+
+
+def backends(overview: Overview, only_pool: str | None = None) -> Table:
+    """Show every backend, or a pool's."""
+    table = _table("BACKEND", "ADDRESS", "STANDING", "HEALTH", ">CALLS", ">TOTAL", ">WEIGHT")
+    table.add_column("CERT")
+    table.add_column("WHY", overflow="fold", ratio=1)
+    for name, shown in backends_of(overview).items():
+        if only_pool in (None, name.pool):
+            weight = "backup" if shown["backup"] else str(shown["weight"])
+            table.add_row(
+                str(name),
+                shown["address"],
+                state(shown["standing"]),
+                state(health(shown)),
+                calls_of(shown),
+                str(shown["calls_total"]),
+                weight,
+                state(_same(shown)),
+                why(shown, overview["now_at"]),
+            )
+    return table
+
+
+def health(shown: Shown) -> str:
+    """Return the one word for how a backend is."""
+    if shown["standing"] == "off":
+        return "-"  # nobody asks
+    return "set aside" if shown["health"] == "up" and shown["set_aside"] else str(shown["health"])
+
+
+def calls_of(shown: Shown) -> str:
+    """Return a backend's calls, of how many, and those on their way."""
+    more = f" +{shown['dialing']}" if shown["dialing"] else ""
+    return f"{shown['calls']}/{shown['calls_max']}{more}"
+
+
+def why(shown: Shown, now_at: float) -> str:
+    """Return why a backend gets no calls; empty while all is well."""
+    because = shown["unusable_because"]
+    if because is None:
+        return ""
+    since = f", for {ago(now_at - shown['since_at'])}" if because == "down" else ""
+    reason = shown["health_reason"] if because in ("down", "set_aside") else ""
+    word = because.replace("_", " ")
+    return f"{word}{since}: {reason}" if reason else f"{word}{since}"
+
+
+def backend(name: str, shown: Shown) -> Group:
+    """Show one backend, with its last check word by word."""
+    rows = [
+        ("address", shown["address"]),
+        ("standing", _standing(shown)),
+        ("health", f"{health(shown)} since {moment(shown['since_at'])}"),
+        ("calls", f"{calls_of(shown)}, {shown['calls_total']} in all"),
+        ("weight", f"{shown['weight']}{', backup' if shown['backup'] else ''}"),
+        ("usable", "yes" if shown["usable"] else f"no: {why(shown, time.time())}"),
+        ("certificate", f"{shown['certificate_sha256'] or 'not known'} ({_same(shown)})"),
+    ]
+    parts: list[RenderableType] = [Text(name, "bold"), facts(rows)]
+    check = shown["last_check"]
+    if check is not None:
+        verdict = "well" if check["ok"] else "not well"
+        said = f": {check['reason']}" if check["reason"] else ""
+        title = f"\nlast check, {moment(check['at'])}, {milliseconds(check['seconds'])}: {verdict}"
+        parts += [Text(title + said), *_indented(check["transcript"])]
+    return Group(*parts)
+
+
+# --- calls ------------------------------------------------------------------------------------
+
+
+def calls(page: Shown) -> Group:
+    """Show a page of calls."""
+    table = _table(">CALL", "CLIENT", "LISTENER", "BACKEND", "STARTED", ">DURATION", ">IN", ">OUT")
+    table.add_column("STATE", no_wrap=True)
+    table.add_column("REASON", overflow="fold", ratio=1)
+    for shown in page["calls"]:
+        table.add_row(*call_row(shown))
+    count, total = len(page["calls"]), page["total"]
+    rest = f"{count} of {total}" if count < total else f"{total}"
+    return Group(table, Text(f"{rest} calls", "dim"))
+
+
+def call_row(shown: Shown) -> list[str | Text]:
+    """Return a call's cells."""
+    return [
+        str(shown["id"]),
+        shown["client"],
+        shown["listener"],
+        shown.get("backend", "-"),
+        moment(shown["started_at"]),
+        seconds(shown["duration_s"]),
+        format_bytes(shown["bytes_in"]),
+        format_bytes(shown["bytes_out"]),
+        state(shown.get("outcome", "running")),
+        shown.get("reason", ""),
+    ]
+
+
+def call(shown: Shown) -> Group:
+    """Show one call with its phases."""
+    known = ("correlation_id", "server_name", "tls_version", "cipher", "pool", "backend")
+    state_of = shown.get("outcome", "running")
+    rows = [
+        ("client", shown["client"]),
+        ("listener", f"{shown['listener']} ({shown['mode']})"),
+        *((name.replace("_", " "), shown[name]) for name in known if name in shown),
+        ("started", moment(shown["started_at"])),
+        ("duration", seconds(shown["duration_s"])),
+        ("bytes", f"{format_bytes(shown['bytes_in'])} in, {format_bytes(shown['bytes_out'])} out"),
+    ]
+    if "packets_in" in shown and "packets_out" in shown:
+        rows.append(("packets", f"{shown['packets_in']} in, {shown['packets_out']} out"))
+    parts: list[RenderableType] = [
+        Text.assemble((f"call {shown['id']} ", "bold"), state(state_of)),
+        facts(rows),
+    ]
+    if "reason" in shown:
+        detail = f": {shown['detail']}" if shown.get("detail") else ""
+        parts.append(Text(f"{shown['reason']}{detail}"))
+    phases = {name: value for name, value in shown["phases"].items() if value is not None}
+    if phases:
+        times = [f"{name.removesuffix('_s')} {seconds(value)}" for name, value in phases.items()]
+        parts.append(Text(f"phases: {', '.join(times)}"))
+    for tried in shown["tries"]:
+        word = tried["reason"] or "took the call"
+        parts.append(Text(f"asked {tried['backend']}: {word} ({milliseconds(tried['seconds'])})"))
+    return Group(*parts)
+
+
+# --- events -----------------------------------------------------------------------------------
+
+
+def event(shown: Shown) -> Text:
+    """Show an event as the log does."""
+    level = str(shown["level"])
+    clock = datetime.fromtimestamp(shown["at"]).astimezone()
+    return Text.assemble(
+        (f"{clock:%H:%M:%S} ", "dim"),
+        (f"{level:<7} ", STYLES.get(level, "")),
+        f"{shown['event']:<20} {shown['message']}",
+    )
+
+
+# --- configuration ----------------------------------------------------------------------------
+
+
+def drift(differences: list[Shown]) -> RenderableType:
+    """Show what was changed at run time."""
+    if not differences:
+        return Text("what runs is what the file says")
+    table = _table("PATH", "FILE", "RUNNING")
+    for shown in differences:
+        table.add_row(shown["path"], _value(shown["file"]), _value(shown["running"]))
+    return table
+
+
+def review(shown: Shown, *, is_done: bool) -> Group:
+    """Show what a reload would change, or has changed."""
+    parts: list[RenderableType] = []
+    if shown["changes"]:
+        table = _table("CHANGED IN THE FILE", "FROM", "TO")
+        for change in shown["changes"]:
+            table.add_row(change["path"], _value(change["from"]), _value(change["to"]))
+        parts.append(table)
+    if shown["drift_lost"]:
+        ends = "ENDED" if is_done else "ENDS"
+        table = _table(f"RUN-TIME CHANGE THAT {ends}", "WAS" if is_done else "IS", "FILE")
+        for lost in shown["drift_lost"]:
+            table.add_row(lost["path"], _value(lost["running"]), _value(lost["file"]))
+        parts.append(table)
+    if not parts:
+        parts.append(Text("nothing differs from what runs"))
+    return Group(*parts)
+
+
+def certificates(page: Shown, overview: Overview) -> Group:
+    """Show the certificates clients are shown, and which backends have the same."""
+    parts: list[RenderableType] = []
+    for listener, served in page["listeners"].items():
+        for shown in served:
+            rows = [
+                ("names", ", ".join(shown["names"]) or "none"),
+                ("expires", _expiry(shown)),
+                ("SHA-256", shown["sha256"].upper()),
+                ("SHA-1", shown["sha1"].upper()),
+            ]
+            parts += [Text(f"{listener}: {shown['subject']}", "bold"), facts(rows)]
+    for name, shown in backends_of(overview).items():
+        if shown["same_certificate"] is not None:
+            word = "has the same" if shown["same_certificate"] else "has another: no call can work"
+            style = "" if shown["same_certificate"] else "bold red"
+            parts.append(Text(f"{name} {word} ({shown['certificate_sha256'].upper()})", style))
+    return Group(*parts) if parts else Group(Text("no listener ends TLS"))
+
+
+def affinity(pool: str, page: Shown) -> Group:
+    """Show the clients a pool remembers."""
+    table = _table("CLIENT", "BACKEND", "PINNED", "FORGOTTEN IN")
+    for shown in page["entries"]:
+        left = shown["expires_in_s"]
+        expires = "-" if left is None else ago(left)
+        table.add_row(
+            shown["client"], shown["backend"], "pinned" if shown["pinned"] else "", expires
+        )
+    count, total = len(page["entries"]), page["total"]
+    rest = f"{count} of {total}" if count < total else f"{total}"
+    return Group(table, Text(f"{pool}: {rest} clients", "dim"))
+
+
+# --- words and numbers ------------------------------------------------------------------------
+
+
+def ago(seconds_: float) -> str:
+    """Show a length of time in its two largest units: ``3 h 12 min``."""
+    rest, parts = max(0, int(seconds_)), []
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
+def seconds(value: float) -> str:
+    """Show a duration of any size."""
+    if value < 1:
+        return milliseconds(value)
+    return f"{value:.1f} s" if value < 60 else ago(value)
+
+
+def milliseconds(value: float) -> str:
+    """Show a short duration."""
+    return f"{value * 1000:.1f} ms"
+
+
+def moment(at: float) -> str:
+    """Show a time of day; with its date when that is not today's."""
+    when = datetime.fromtimestamp(at).astimezone()
+    today = datetime.now().astimezone().date()
+    return f"{when:%H:%M:%S}" if when.date() == today else f"{when:%Y-%m-%d %H:%M}"
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> Table:
+    """Show names and values, one below the other."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(f"  {name}", Text(value))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    """Return a table without lines; ``>`` before a heading: numbers, to the right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        side = "right" if column.startswith(">") else "left"
+        table.add_column(column.removeprefix(">"), no_wrap=True, justify=side)  # type: ignore[arg-type]
+    return table
+
+
+def _standing(shown: Shown) -> str:
+    filed = shown["standing_in_file"]
+    if filed == shown["standing"]:
+        return str(shown["standing"])
+    return (
+        f"{shown['standing']} (the file {'does not name it' if filed is None else f'says {filed}'})"
+    )
+
+
+def _same(shown: Shown) -> str:
+    return {True: "same", False: "another", None: "-"}[shown["same_certificate"]]
+
+
+def _days(certificates_: list[Shown]) -> Text:
+    """Show how long the certificate that ends first is valid."""
+    if not certificates_:
+        return Text("-")
+    first = min(certificates_, key=lambda shown: int(shown["days_left"]))
+    return Text(f"{first['days_left']} days left", _expiry_style(first))
+
+
+def _expiry(shown: Shown) -> str:
+    when = datetime.fromtimestamp(shown["not_after_at"]).astimezone()
+    return f"{when:%Y-%m-%d %H:%M}, {shown['days_left']} days left"
+
+
+def _expiry_style(shown: Shown) -> str:
+    if shown["days_left"] < 0:
+        return "bold red"
+    return "yellow" if shown["days_left"] < DAYS_LEFT_WARNING else ""
+
+
+def _value(value: Any) -> Text:
+    """Show a value of the configuration in one line."""
+    if value is None:
+        return Text("not there", "dim")
+    if isinstance(value, dict):
+        return Text(", ".join(f"{key}: {inner}" for key, inner in value.items()))
+    return Text(str(value))
+
+
+def _indented(transcript: str) -> Iterator[Text]:
+    for line in transcript.splitlines():
+        yield Text(f"  {line}", "dim")

@@ -1,0 +1,112 @@
+"""``sstplb ctl`` as a process of its own: events followed, an upgrade, a question on a terminal."""
+
+import asyncio
+import contextlib
+import json
+import os
+import pty
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from sstplb.lab.pki import Issued, LabPki
+from tests.characters import LIMIT_S, play
+from tests.stories.test_upgrade import Running, running
+
+
+class Command:
+    """A command that stays, and what it writes line by line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def line(self) -> str:
+        assert self.process.stdout is not None
+        async with asyncio.timeout(LIMIT_S):
+            return (await self.process.stdout.readline()).decode()
+
+    async def event(self, name: str) -> dict[str, Any]:
+        """Return the next event of that name."""
+        while True:
+            found: dict[str, Any] = json.loads(await self.line())
+            if found["event"] == name:
+                return found
+
+
+@contextlib.asynccontextmanager
+async def command(stage: Running, *words: str, **options: Any) -> AsyncIterator[Command]:
+    """Start a command; end it by its id."""
+    conf = ("--conf", str(stage.folder / "sstplb.yaml"))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "sstplb", "ctl", *words, *conf,
+        **{"stdout": asyncio.subprocess.PIPE, **options},
+    )  # fmt: skip
+    try:
+        yield Command(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def operated(folder: Path, pki: LabPki, served: Issued) -> Running:
+    stage = Running(folder, "offload", pki.root_path, served)
+    stage.more = {"admin": {"socket": "admin.sock"}}
+    return stage
+
+
+def test_events_are_followed_through_an_upgrade(
+    tmp_path: Path, pki: LabPki, served: Issued
+) -> None:
+    async def story() -> None:
+        async with running(operated(tmp_path, pki, served)) as stage:
+            async with command(stage, "events", "--follow", "--json") as following:
+                assert (await following.event("ready"))["id"] > 1, "what was before comes first"
+                async with command(stage, "drain", "rras1") as drain:
+                    assert "rras/rras1 is draining" in await drain.line()
+                assert (await following.event("backend_standing"))["backend"] == "rras1"
+                async with command(stage, "upgrade", "--json") as upgrade:
+                    assert upgrade.process.stdout is not None
+                    answer = json.loads(await upgrade.process.stdout.read())
+                    stage.processes.append(answer["process"])
+                upgraded = await following.event("upgraded")
+                assert upgraded["message"].startswith(f"process {answer['process']} ")
+                assert (await following.event("ready"))["id"] < upgraded["id"], "another counts"
+                async with command(stage, "enable", "rras1") as enable:
+                    assert "is active" in await enable.line()
+                await following.event("backend_standing")
+                following.process.send_signal(signal.SIGINT)
+                async with asyncio.timeout(LIMIT_S):
+                    assert await following.process.wait() == 0
+            async with command(stage, "stop", "--now") as stop:
+                assert "it stops" in await stop.line()
+            await stage.said("stopped")
+
+    play(story)
+
+
+def test_a_person_is_asked_before_calls_are_cut(
+    tmp_path: Path, pki: LabPki, served: Issued
+) -> None:
+    async def story() -> None:
+        async with running(operated(tmp_path, pki, served)) as stage:
+            client = await stage.client()
+            await client.open()
+            ours, theirs = pty.openpty()
+            try:
+                for answer, code in ((b"n\n", 1), (b"y\n", 0)):
+                    os.write(ours, answer)
+                    async with command(stage, "kill", "1", stdin=theirs, stderr=theirs) as kill:
+                        async with asyncio.timeout(LIMIT_S):
+                            assert await kill.process.wait() == code
+                    assert b"will be cut. Go on?" in os.read(ours, 4096)
+                    ended = stage.find("call_ended")
+                    assert len(ended) == (code == 0), "only after a yes"
+            finally:
+                os.close(ours)
+                os.close(theirs)
+            assert await client.rest() == b""
+
+    play(story)
