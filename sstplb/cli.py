@@ -20,6 +20,7 @@ from sstplb.control import run as control
 from sstplb.control.ctl import commands as ctl
 from sstplb.control.plan import all_warnings
 from sstplb.control.run import ExitCode
+from sstplb.control.top import commands as top
 from sstplb.errors import ConfigError, SstplbError
 from sstplb.lab import commands
 from sstplb.net.capture import Selection, files_in
@@ -184,6 +185,7 @@ def capture(conf: Conf, as_json: Json = False) -> None:
 
 app.add_typer(commands.app)
 app.add_typer(ctl.app, name="ctl")
+app.add_typer(top.app)
 
 
 @app.command("schema")

@@ -119,49 +119,63 @@ def asked(context: Any) -> Asked:
     return found
 
 
+Conf = Annotated[
+    Path | None,
+    typer.Option(help="The configuration of the balancer.", metavar="FILE", rich_help_panel=_WHERE),
+]
+Socket = Annotated[
+    Path | None, typer.Option(help="Its admin socket.", metavar="PATH", rich_help_panel=_WHERE)
+]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        help="Its admin address: https://HOST:PORT.", metavar="URL", rich_help_panel=_WHERE
+    ),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(help="The token for --url.", metavar="FILE", rich_help_panel=_WHERE),
+]
+Ca = Annotated[
+    Path | None,
+    typer.Option(
+        help="CAs to trust with --url (PEM); by default the system's.",
+        metavar="FILE", rich_help_panel=_WHERE,
+    ),
+]  # fmt: skip
+
+
+def told(
+    conf: Path | None,
+    socket: Path | None,
+    url: str | None,
+    token_file: Path | None,
+    ca: Path | None,
+) -> Told:
+    """Return what these options say together. Raises BadParameter."""
+    if sum(given is not None for given in (conf, socket, url)) > 1:
+        raise typer.BadParameter("give one of --conf, --socket and --url")
+    if url is None and (token_file is not None or ca is not None):
+        raise typer.BadParameter("--token-file and --ca are for --url")
+    return Told(conf, socket, url, token_file, ca)
+
+
 def callback(
     context: typer.Context,
-    conf: Annotated[
-        Path | None,
-        typer.Option(
-            help="The configuration of the balancer.",
-            metavar="FILE", rich_help_panel=_WHERE,
-        ),
-    ] = None,
-    socket: Annotated[
-        Path | None,
-        typer.Option(help="Its admin socket.", metavar="PATH", rich_help_panel=_WHERE),
-    ] = None,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            help="Its admin address: https://HOST:PORT.", metavar="URL", rich_help_panel=_WHERE
-        ),
-    ] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(help="The token for --url.", metavar="FILE", rich_help_panel=_WHERE),
-    ] = None,
-    ca: Annotated[
-        Path | None,
-        typer.Option(
-            help="CAs to trust with --url (PEM); by default the system's.",
-            metavar="FILE", rich_help_panel=_WHERE,
-        ),
-    ] = None,
+    conf: Conf = None,
+    socket: Socket = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the API's JSON instead of tables.")
     ] = False,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Do not ask before calls are ended or refused.")
     ] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Keep what holds for every command."""
-    if sum(given is not None for given in (conf, socket, url)) > 1:
-        raise typer.BadParameter("give one of --conf, --socket and --url")
-    if url is None and (token_file is not None or ca is not None):
-        raise typer.BadParameter("--token-file and --ca are for --url")
-    context.obj = Asked(Told(conf, socket, url, token_file, ca), as_json, yes)
+    context.obj = Asked(told(conf, socket, url, token_file, ca), as_json, yes)
 
 
 def console(*, is_error: bool = False) -> Console:

@@ -1,0 +1,1 @@
+"""``sstplb top``: a running balancer on a terminal, live."""
