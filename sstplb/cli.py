@@ -18,6 +18,7 @@ from sstplb import __version__
 from sstplb.config import describe, loader
 from sstplb.control import run as control
 from sstplb.control.ctl import commands as ctl
+from sstplb.control.first import commands as first
 from sstplb.control.plan import all_warnings
 from sstplb.control.run import ExitCode
 from sstplb.control.top import commands as top
@@ -29,7 +30,7 @@ from sstplb.tls.certificate import load_certificate, now_utc, warnings
 app = typer.Typer(
     help="A load balancer and TLS-offload / re-encryption proxy for SSTP, Microsoft's VPN over "
     "HTTPS.\n\nStart with [b]sstplb demo[/b]. In front of RRAS: write a configuration "
-    "(conf/minimal.yaml is twelve lines), look at it with [b]sstplb check[/b], run it with "
+    "([b]sstplb init[/b] asks a few questions), look at it with [b]sstplb check[/b], run it with "
     "[b]sstplb run[/b]. When a call fails: [b]sstplb probe[/b] and [b]sstplb call[/b] say why.",
     rich_markup_mode="rich",
     no_args_is_help=True,
@@ -186,6 +187,7 @@ def capture(conf: Conf, as_json: Json = False) -> None:
 app.add_typer(commands.app)
 app.add_typer(ctl.app, name="ctl")
 app.add_typer(top.app)
+app.add_typer(first.app)
 
 
 @app.command("schema")

@@ -1,0 +1,1 @@
+"""``sstplb init``: a first configuration, and what to do at the RRAS servers for it."""
