@@ -10,7 +10,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +21,8 @@ Shown = dict[str, Any]
 """One object of the API."""
 
 DAYS_LEFT_WARNING = 30
+WIDE_FROM, FILLED_UP_TO = 110, 1000
+"""Columns: below the one a table leaves some out; beyond the other there is no terminal to fill."""
 STYLES: Mapping[str, str] = MappingProxyType(
     {
         "up": "green", "active": "green", "accepting": "green", "completed": "green",
@@ -73,12 +75,13 @@ def head(overview: Overview) -> Text:
     return text
 
 
-def listeners(overview: Overview) -> Table:
+def listeners(overview: Overview) -> "Sheet":
     """Show every listener."""
-    table = _table("LISTENER", "ADDRESS", "MODE", "POOL", ">CALLS", "STATE", ">IN", ">OUT")
-    table.add_column("CERTIFICATE", overflow="fold")
+    sheet = Sheet(
+        "LISTENER", "?ADDRESS", "MODE", "?POOL", ">CALLS", "STATE", ">IN", ">OUT", "*CERTIFICATE"
+    )
     for shown in overview["listeners"]:
-        table.add_row(
+        sheet.add(
             shown["name"],
             shown["address"],
             shown["mode"],
@@ -89,7 +92,7 @@ def listeners(overview: Overview) -> Table:
             format_bytes(shown["bytes_out"]),
             _days(shown["certificates"]),
         )
-    return table
+    return sheet
 
 
 def listener_state(shown: Shown) -> str:
@@ -99,26 +102,33 @@ def listener_state(shown: Shown) -> str:
     return "accepting" if shown["accepting"] else "closed"
 
 
-def backends(overview: Overview, only_pool: str | None = None) -> Table:
+def backends(overview: Overview, only_pool: str | None = None) -> "Sheet":
     """Show every backend, or a pool's."""
-    table = _table("BACKEND", "ADDRESS", "STANDING", "HEALTH", ">CALLS", ">TOTAL", ">WEIGHT")
-    table.add_column("CERT")
-    table.add_column("WHY", overflow="fold", ratio=1)
+    sheet = Sheet(
+        "BACKEND",
+        "?ADDRESS",
+        "STANDING",
+        "HEALTH",
+        ">CALLS",
+        ">?TOTAL",
+        ">?WEIGHT",
+        "?CERT",
+        "*WHY",
+    )
     for name, shown in backends_of(overview).items():
         if only_pool in (None, name.pool):
-            weight = "backup" if shown["backup"] else str(shown["weight"])
-            table.add_row(
+            sheet.add(
                 str(name),
                 shown["address"],
                 state(shown["standing"]),
                 state(health(shown)),
                 calls_of(shown),
                 str(shown["calls_total"]),
-                weight,
+                "backup" if shown["backup"] else str(shown["weight"]),
                 state(_same(shown)),
                 why(shown, overview["now_at"]),
             )
-    return table
+    return sheet
 
 
 def health(shown: Shown) -> str:
@@ -135,10 +145,11 @@ def calls_of(shown: Shown) -> str:
 
 
 def why(shown: Shown, now_at: float) -> str:
-    """Return why a backend gets no calls; empty while all is well."""
+    """Return why a backend gets no calls, or none that can work; empty while all is well."""
     because = shown["unusable_because"]
     if because is None:
-        return ""
+        is_other = shown["same_certificate"] is False
+        return "it has another certificate than clients are shown" if is_other else ""
     since = f", for {ago(now_at - shown['since_at'])}" if because == "down" else ""
     reason = shown["health_reason"] if because in ("down", "set_aside") else ""
     word = because.replace("_", " ")
@@ -171,18 +182,25 @@ def backend(name: str, shown: Shown) -> Group:
 
 def calls(page: Shown) -> Group:
     """Show a page of calls."""
-    table = _table(">CALL", "CLIENT", "LISTENER", "BACKEND", "STARTED", ">DURATION", ">IN", ">OUT")
-    table.add_column("STATE", no_wrap=True)
-    table.add_column("REASON", overflow="fold", ratio=1)
+    sheet = calls_sheet("STATE")
     for shown in page["calls"]:
-        table.add_row(*call_row(shown))
+        sheet.add(*call_row(shown))
     count, total = len(page["calls"]), page["total"]
     rest = f"{count} of {total}" if count < total else f"{total}"
-    return Group(table, Text(f"{rest} calls", "dim"))
+    return Group(sheet, Text(f"{rest} calls", "dim"))
+
+
+def calls_sheet(last: str) -> "Sheet":
+    """Return an empty table for calls; ``last``: what its last column is called."""
+    return Sheet(
+        ">CALL", "CLIENT", "?LISTENER", "BACKEND", "?STARTED", ">DURATION", ">IN", ">OUT",
+        f"*{last}", is_cut=True,
+    )  # fmt: skip
 
 
 def call_row(shown: Shown) -> list[str | Text]:
     """Return a call's cells."""
+    word = state(shown.get("outcome", "running"))
     return [
         str(shown["id"]),
         shown["client"],
@@ -192,8 +210,7 @@ def call_row(shown: Shown) -> list[str | Text]:
         seconds(shown["duration_s"]),
         format_bytes(shown["bytes_in"]),
         format_bytes(shown["bytes_out"]),
-        state(shown.get("outcome", "running")),
-        shown.get("reason", ""),
+        Text.assemble(word, f" {shown['reason']}" if "reason" in shown else ""),
     ]
 
 
@@ -249,9 +266,9 @@ def drift(differences: list[Shown]) -> RenderableType:
     """Show what was changed at run time."""
     if not differences:
         return Text("what runs is what the file says")
-    table = _table("PATH", "FILE", "RUNNING")
+    table = Sheet("PATH", "FILE", "*RUNNING")
     for shown in differences:
-        table.add_row(shown["path"], _value(shown["file"]), _value(shown["running"]))
+        table.add(shown["path"], _value(shown["file"]), _value(shown["running"]))
     return table
 
 
@@ -259,15 +276,15 @@ def review(shown: Shown, *, is_done: bool) -> Group:
     """Show what a reload would change, or has changed."""
     parts: list[RenderableType] = []
     if shown["changes"]:
-        table = _table("CHANGED IN THE FILE", "FROM", "TO")
+        table = Sheet("CHANGED IN THE FILE", "FROM", "*TO")
         for change in shown["changes"]:
-            table.add_row(change["path"], _value(change["from"]), _value(change["to"]))
+            table.add(change["path"], _value(change["from"]), _value(change["to"]))
         parts.append(table)
     if shown["drift_lost"]:
         ends = "ENDED" if is_done else "ENDS"
-        table = _table(f"RUN-TIME CHANGE THAT {ends}", "WAS" if is_done else "IS", "FILE")
+        table = Sheet(f"RUN-TIME CHANGE THAT {ends}", "WAS" if is_done else "IS", "*FILE")
         for lost in shown["drift_lost"]:
-            table.add_row(lost["path"], _value(lost["running"]), _value(lost["file"]))
+            table.add(lost["path"], _value(lost["running"]), _value(lost["file"]))
         parts.append(table)
     if not parts:
         parts.append(Text("nothing differs from what runs"))
@@ -296,16 +313,56 @@ def certificates(page: Shown, overview: Overview) -> Group:
 
 def affinity(pool: str, page: Shown) -> Group:
     """Show the clients a pool remembers."""
-    table = _table("CLIENT", "BACKEND", "PINNED", "FORGOTTEN IN")
+    table = Sheet("CLIENT", "BACKEND", "PINNED", "*FORGOTTEN IN")
     for shown in page["entries"]:
         left = shown["expires_in_s"]
         expires = "-" if left is None else ago(left)
-        table.add_row(
-            shown["client"], shown["backend"], "pinned" if shown["pinned"] else "", expires
-        )
+        table.add(shown["client"], shown["backend"], "pinned" if shown["pinned"] else "", expires)
     count, total = len(page["entries"]), page["total"]
     rest = f"{count} of {total}" if count < total else f"{total}"
     return Group(table, Text(f"{pool}: {rest} clients", "dim"))
+
+
+# --- tables that know how wide they may be ----------------------------------------------------
+
+
+class Sheet:
+    """A table without lines, one row a line, that leaves columns out where it is narrow.
+
+    Marks before a heading: ``>`` numbers, to the right; ``?`` left out where it is narrow; ``*``
+    takes the room that is left, and more lines if it must (``is_cut``: it is cut instead).
+    """
+
+    def __init__(self, *columns: str, is_cut: bool = False) -> None:
+        self._columns = columns
+        self._is_cut = is_cut
+        self._rows: list[tuple[tuple[str | Text, ...], str]] = []
+
+    def add(self, *cells: str | Text, style: str = "") -> None:
+        """Add a row."""
+        assert len(cells) == len(self._columns), "a cell for each column"
+        self._rows.append((cells, style))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table for the width there is (rich)."""
+        is_wide = options.max_width >= WIDE_FROM
+        fills = options.max_width <= FILLED_UP_TO
+        shown = [n for n, column in enumerate(self._columns) if is_wide or "?" not in column]
+        table = Table(
+            box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=fills
+        )
+        for column in (self._columns[n] for n in shown):
+            takes_rest = column.startswith("*")
+            table.add_column(
+                column.lstrip(">?*"),
+                justify="right" if ">" in column else "left",
+                no_wrap=self._is_cut or not takes_rest,
+                overflow="ellipsis" if self._is_cut or not takes_rest else "fold",
+                ratio=1 if takes_rest and fills else None,
+            )
+        for cells, style in self._rows:
+            table.add_row(*(cells[n] for n in shown), style=style)
+        yield table
 
 
 # --- words and numbers ------------------------------------------------------------------------
@@ -347,15 +404,6 @@ def facts(rows: Iterable[tuple[str, str]]) -> Table:
     table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(f"  {name}", Text(value))
-    return table
-
-
-def _table(*columns: str) -> Table:
-    """Return a table without lines; ``>`` before a heading: numbers, to the right."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        side = "right" if column.startswith(">") else "left"
-        table.add_column(column.removeprefix(">"), no_wrap=True, justify=side)  # type: ignore[arg-type]
     return table
 
 

@@ -107,7 +107,7 @@ def once(api: Api, interval_s: float, console: Console) -> None:
     glances.add(last)
     width, height = shutil.get_terminal_size(SIZE_OF_NO_TERMINAL)
     console.width = width
-    console.print(frame(last, glances.rates(), Viewing(), (width, height - 1)))
+    console.print(frame(last, glances.rates(), Viewing(), height - 1))
 
 
 class Top:
@@ -194,7 +194,9 @@ class Top:
     def _draw(self, live: Live) -> None:
         last = self._glances.last
         assert last is not None, "the first look came before"
-        shown = frame(last, self._glances.rates(), self._state, self._console.size, self._lost)
+        shown = frame(
+            last, self._glances.rates(), self._state, self._console.size.height, self._lost
+        )
         live.update(shown, refresh=True)
 
 

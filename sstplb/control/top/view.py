@@ -5,11 +5,11 @@ there is no room for is counted, not hidden.
 """
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from sstplb.control.ctl import tables
 from sstplb.control.ctl.names import BackendName, backends_of
+from sstplb.control.ctl.tables import Sheet
 from sstplb.control.top.glance import Flow, Glance, Rates, Shown
 from sstplb.control.top.keys import Viewing
 
@@ -17,8 +17,6 @@ EVENTS_SHARE = 3
 """Of the lines below the backends, one in so many is for events."""
 LISTENERS_SHARE, BACKENDS_SHARE = 5, 3
 """At most one line in so many is for them."""
-WIDE_FROM = 110
-"""Columns; below it some of a table's are left out."""
 KEYS = "q quit · ↑↓ backend · d drain · e enable · c check · s sort · / filter · p pause"
 
 
@@ -26,26 +24,25 @@ def frame(
     glance: Glance,
     rates: Rates | None,
     state: Viewing,
-    size: tuple[int, int],
+    height: int,
     lost: str = "",
 ) -> RenderableType:
-    """Return a frame of ``size`` columns and lines. ``lost``: why the picture is not fresh."""
-    width, height = size
+    """Return a frame of so many lines. ``lost``: why the picture is not fresh."""
     overview = glance.overview
     top = _head(glance, rates)
     left = height - len(top) - 1
     count = min(len(overview["listeners"]), max(1, height // LISTENERS_SHARE))
-    parts: list[RenderableType] = [*top, _listeners(glance, rates, count, width)]
+    parts: list[RenderableType] = [*top, _listeners(glance, rates, count)]
     left -= count + 1
     if left >= 3:
         rows = min(len(backends_of(overview)), max(1, height // BACKENDS_SHARE), left - 2)
-        parts += [Text(), _backends(glance, rates, state, rows, width)]
+        parts += [Text(), _backends(glance, rates, state, rows)]
         left -= rows + 2
     events = [event for event in glance.events if _has(state.wanted, event["message"])]
     event_rows = min(len(events), left // EVENTS_SHARE - 1)
     call_rows = left - 2 - (event_rows + 1 if event_rows > 0 else 0)
     if call_rows > 0:
-        parts += [Text(), _calls(glance, state, call_rows, width)]
+        parts += [Text(), _calls(glance, state, call_rows)]
         _fill(parts, call_rows - min(call_rows, len(_wanted(glance, state))))
         if event_rows > 0:
             parts.append(Text())
@@ -74,9 +71,8 @@ def _head(glance: Glance, rates: Rates | None) -> list[Text]:
     return [_one_line(first), _one_line(second), _one_line(third), Text()]
 
 
-def _listeners(glance: Glance, rates: Rates | None, rows: int, width: int) -> Table:
+def _listeners(glance: Glance, rates: Rates | None, rows: int) -> Sheet:
     sheet = Sheet(
-        width,
         "LISTENER",
         "?ADDRESS",
         "MODE",
@@ -100,16 +96,24 @@ def _listeners(glance: Glance, rates: Rates | None, rows: int, width: int) -> Ta
             _megabytes(None if flow is None else flow.bytes_out),
             "",
         )
-    return sheet.table
+    return sheet
 
 
-def _backends(glance: Glance, rates: Rates | None, state: Viewing, rows: int, width: int) -> Table:
+def _backends(glance: Glance, rates: Rates | None, state: Viewing, rows: int) -> Sheet:
     known = list(backends_of(glance.overview).items())
     first = _first(known, state.chosen, rows)
     hidden = len(known) - rows
     title = f"BACKEND (+{hidden})" if hidden > 0 else "BACKEND"
     sheet = Sheet(
-        width, title, "?ADDRESS", "STANDING", "HEALTH", ">CALLS", ">CALLS/s", ">?TOTAL", "*WHY"
+        title,
+        "?ADDRESS",
+        "STANDING",
+        "HEALTH",
+        ">CALLS",
+        ">CALLS/s",
+        ">?TOTAL",
+        "*WHY",
+        is_cut=True,
     )
     for name, shown in known[first : first + rows]:
         rate = None if rates is None else rates.by_backend.get(name)
@@ -124,7 +128,7 @@ def _backends(glance: Glance, rates: Rates | None, state: Viewing, rows: int, wi
             tables.why(shown, glance.at),
             style="reverse" if name == state.chosen else "",
         )
-    return sheet.table
+    return sheet
 
 
 def _first(known: list[tuple[BackendName, Shown]], chosen: BackendName | None, rows: int) -> int:
@@ -133,24 +137,11 @@ def _first(known: list[tuple[BackendName, Shown]], chosen: BackendName | None, r
     return max(0, min(number - rows // 2, len(known) - rows))
 
 
-def _calls(glance: Glance, state: Viewing, rows: int, width: int) -> Table:
-    last = f"*STATE ({state.sort} of {glance.calls_total})"
-    sheet = Sheet(
-        width,
-        ">CALL",
-        "CLIENT",
-        "?LISTENER",
-        "BACKEND",
-        "?STARTED",
-        ">DURATION",
-        ">IN",
-        ">OUT",
-        last,
-    )
+def _calls(glance: Glance, state: Viewing, rows: int) -> Sheet:
+    sheet = tables.calls_sheet(f"STATE ({state.sort} of {glance.calls_total})")
     for shown in _wanted(glance, state)[:rows]:
-        *cells, outcome, reason = tables.call_row(shown)
-        sheet.add(*cells, Text.assemble(outcome, f" {reason}" if reason else ""))
-    return sheet.table
+        sheet.add(*tables.call_row(shown))
+    return sheet
 
 
 def _wanted(glance: Glance, state: Viewing) -> list[Shown]:
@@ -192,31 +183,3 @@ def _megabytes(count: float | None) -> str:
 def _one_line(text: Text) -> Text:
     text.no_wrap, text.overflow = True, "ellipsis"
     return text
-
-
-class Sheet:
-    """A table as wide as the frame, a line for each row.
-
-    Headings say more: ``>`` numbers, to the right; ``?`` left out where it is narrow; ``*`` takes
-    what room there is.
-    """
-
-    def __init__(self, width: int, *columns: str) -> None:
-        self.table = Table(
-            box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=True
-        )
-        self._is_shown = [width >= WIDE_FROM or "?" not in column for column in columns]
-        for column, is_shown in zip(columns, self._is_shown, strict=True):
-            if is_shown:
-                self.table.add_column(
-                    column.lstrip(">?*"),
-                    no_wrap=True,
-                    overflow="ellipsis",
-                    justify="right" if ">" in column else "left",
-                    ratio=1 if column.startswith("*") else None,
-                )
-
-    def add(self, *cells: str | Text, style: str = "") -> None:
-        """Add a row, with a cell for every column, shown or not."""
-        shown = (cell for cell, is_ in zip(cells, self._is_shown, strict=True) if is_)
-        self.table.add_row(*shown, style=style)

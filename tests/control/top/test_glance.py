@@ -19,6 +19,7 @@ def overview(at: float = 100.0, **more: Any) -> dict[str, Any]:
         "name": "rras1", "address": "10.0.0.11:80", "standing": "active", "health": "up",
         "set_aside": False, "unusable_because": None, "since_at": 0.0, "health_reason": "",
         "calls": 1, "dialing": 0, "calls_max": 1000, "calls_total": 7, "weight": 1,
+        "same_certificate": None,
     }  # fmt: skip
     return {
         "version": "1", "now_at": at, "started_at": 1.0, "workers": 1, "draining": False,

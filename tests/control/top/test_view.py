@@ -39,7 +39,7 @@ def drawn(
     glances.add(Glance(overview(at=50.0), [], 0, []))
     glances.add(glance)
     console = Console(file=StringIO(), width=size[0], height=size[1], markup=False)
-    console.print(frame(glance, glances.rates(), state, size, lost))
+    console.print(frame(glance, glances.rates(), state, size[1], lost))
     assert isinstance(console.file, StringIO)
     return console.file.getvalue().splitlines()
 
