@@ -68,7 +68,7 @@ def drain(
             patience = Patience(timeout, then_end)
             is_empty = wait_until_empty(api, found, patience, console(is_error=True))
             shown = api.get(*found.path)
-    by.show(shown, lambda: _told(found, shown))
+    by.show(shown, lambda: tables.told(str(found), shown))
     if not is_empty:
         raise typer.Exit(int(ExitCode.CUT))
 
@@ -80,7 +80,7 @@ def enable(context: typer.Context, name: Name) -> None:
     with by.api() as api:
         found = find_backend(api.get("overview"), name)
         shown = _stand(api, found, Standing.ACTIVE)
-    by.show(shown, lambda: _told(found, shown))
+    by.show(shown, lambda: tables.told(str(found), shown))
 
 
 @app.command()
@@ -92,27 +92,7 @@ def off(context: typer.Context, name: Name) -> None:
         found = find_backend(overview, name)
         _confirm_last(by, overview, found)
         shown = _stand(api, found, Standing.OFF)
-    by.show(shown, lambda: _told(found, shown))
-
-
-@app.command()
-def weight(
-    context: typer.Context,
-    name: Name,
-    value: Annotated[int, typer.Argument(help="Its share of calls.", metavar="N")],
-) -> None:
-    """Set a backend's share of calls."""
-    _set(asked(context), name, "weight", value)
-
-
-@app.command("calls-max")
-def calls_max(
-    context: typer.Context,
-    name: Name,
-    value: Annotated[int, typer.Argument(help="So many at one time.", metavar="N")],
-) -> None:
-    """Set how many calls a backend may have; those it has stay."""
-    _set(asked(context), name, "calls_max", value)
+    by.show(shown, lambda: tables.told(str(found), shown))
 
 
 @app.command("check-now")
@@ -242,22 +222,6 @@ def upgrade(context: typer.Context) -> None:
 def _stand(api: Api, found: BackendName, standing: Standing) -> dict[str, Any]:
     shown: dict[str, Any] = api.post(*found.path, "standing", content={"standing": standing.value})
     return shown
-
-
-def _set(by: Asked, name: str, knob: str, value: int) -> None:
-    with by.api() as api:
-        found = find_backend(api.get("overview"), name)
-        shown = api.post(*found.path, knob, content={knob: value})
-    by.show(shown, lambda: _told(found, shown))
-
-
-def _told(found: BackendName, shown: dict[str, Any]) -> Text:
-    """Say in one line how a backend is now."""
-    parts = [f"{found} is {shown['standing']}", f"health {tables.health(shown)}"]
-    parts += [f"{tables.calls_of(shown)} calls", f"weight {shown['weight']}"]
-    if shown["standing"] != shown["standing_in_file"]:
-        parts.append("to keep it over a restart: sstplb ctl save")
-    return Text(", ".join(parts))
 
 
 def _confirm_last(by: Asked, overview: Overview, found: BackendName) -> None:

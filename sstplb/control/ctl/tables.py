@@ -177,6 +177,15 @@ def backend(name: str, shown: Shown) -> Group:
     return Group(*parts)
 
 
+def told(name: str, shown: Shown) -> Text:
+    """Say in one line how a backend is now."""
+    parts = [f"{name} is {shown['standing']}", f"health {health(shown)}"]
+    parts += [f"{calls_of(shown)} calls", f"weight {shown['weight']}"]
+    if shown["standing"] != shown["standing_in_file"]:
+        parts.append("to keep it over a restart: sstplb ctl save")
+    return Text(", ".join(parts))
+
+
 # --- calls ------------------------------------------------------------------------------------
 
 

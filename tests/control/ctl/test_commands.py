@@ -249,6 +249,33 @@ def test_off_weight_and_calls_max_are_drift_until_saved(stage: OperatedStage) ->
     play(story)
 
 
+def test_backends_are_added_and_removed(stage: OperatedStage) -> None:
+    async def story() -> None:
+        async with staged(stage):
+            address = f"127.0.1.2:{stage.backends[1].port}"
+            assert (await ctl(stage, "remove", "rras2")).out.startswith("rras/rras2 is removed")
+            words = ("add", "rras9", address, "--weight", 2, "--calls-max", 5, "--draining")
+            added = await ctl(stage, *words, "--json")
+            assert added.code == 0, added.err
+            shown = added.json
+            assert (shown["weight"], shown["calls_max"], shown["standing"]) == (2, 5, "draining")
+            assert shown["health"] == "up", "it was checked at once"
+            assert "has a backend rras9 already" in (await ctl(stage, *words)).err
+            await ctl(stage, "enable", "rras9")
+            await ctl(stage, "drain", "rras1")
+            held = await stage.opened()
+            assert (await ctl(stage, "remove", "rras/rras9")).code == 1
+            await ctl(stage, "drain", "rras9")
+            assert (await ctl(stage, "remove", "rras9", "--force")).code == 0
+            assert await held.rest() == b""
+            assert "no pool other" in (await ctl(stage, "add", "other/x", "10.0.0.9")).err
+            wrong = await ctl(stage, "add", "x", "10.0.0.9", "--weight", 0)
+            assert (wrong.code, "weight" in wrong.err) == (1, True)
+            assert (await ctl(stage, "add", "x", "::1")).code == 2
+
+    play(story)
+
+
 def test_check_now_says_how_it_went(stage: OperatedStage) -> None:
     async def story() -> None:
         stage.pool["check"] = {"interval": "1h", "timeout": "1s", "jitter": 0}
@@ -390,7 +417,7 @@ def test_every_command_explains_itself() -> None:
     said = typed("--help").out
     commands = (
         "status backends calls call drain enable off weight calls-max kill listeners affinity "
-        "reload save drift check-now certs events log-level stop upgrade version"
+        "reload save drift add remove check-now certs events log-level stop upgrade version"
     )
     for command in commands.split():
         assert command in said
