@@ -13,7 +13,7 @@ from typing import Any
 
 from sstplb.lab.pki import Issued, LabPki
 from tests.characters import LIMIT_S, play
-from tests.stories.test_upgrade import Running, running
+from tests.running import Running, running
 
 
 class Command:
