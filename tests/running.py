@@ -20,6 +20,7 @@ class Running(Stage):
 
     def __init__(self, folder: Path, mode: str, root: Path, served: Issued) -> None:
         super().__init__(mode, root, served, count=3)
+        self.listener["polite_endings"] = False  # most clients here would not answer
         self.folder = folder
         self.file = folder / "sstplb.yaml"
         self.log = folder / "log.json"
@@ -59,14 +60,14 @@ class Running(Stage):
         assert self._first is not None
         async with asyncio.timeout(LIMIT_S):
             await self._first.wait()
-            while any(_is_alive(number) for number in self.processes):
+            while any(is_alive(number) for number in self.processes):
                 await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
         for client in self._clients:
             client.reset()
         for number in self.processes:
-            if _is_alive(number):
+            if is_alive(number):
                 os.kill(number, signal.SIGKILL)
         if self._first is not None:
             await self._first.wait()
@@ -102,7 +103,7 @@ class Running(Stage):
         return self._known(Client(reader, writer))
 
 
-def _is_alive(number: int) -> bool:
+def is_alive(number: int) -> bool:
     try:
         return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -197,11 +197,19 @@ class Balancer:
     def _new_checker(self) -> Checker:
         return Checker(self.plan, self.health_changed, self._has_new_leaf)
 
+    @property
+    def ending_takes_s(self) -> float:
+        """How long it would take to end all calls in turn, but for the last goodbye."""
+        return len(self.bookings) / self.prepared.config.limits.endings_per_second
+
     def end_all(self, why: str, *, politely: bool = False) -> None:
         """End every call that still runs, because the balancer stops."""
         rest = self.calls()
         self._cut.update(call.record.id for call in rest)
         if politely:
+            if rest:
+                text = f"{why}: {len(rest)} calls are ended, in {self.ending_takes_s:.0f} s or more"
+                log.info("ending_calls", message=text, calls=len(rest))
             self.endings.add(rest, StoppedError(why))
         else:
             self.end_calls(rest, StoppedError(why))

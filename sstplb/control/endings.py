@@ -6,6 +6,7 @@ ended politely at ``limits.endings_per_second``, the oldest request first.
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterable
 
 from sstplb.control.booking import Booking
@@ -39,7 +40,7 @@ class Endings:
     def _end_some(self) -> None:
         rate = self._per_second()
         pause = max(1.0 / rate, PAUSE_S_MIN)
-        numbers = list(self._waiting)[: max(1, round(rate * pause))]
+        numbers = list(itertools.islice(self._waiting, max(1, round(rate * pause))))
         for number in numbers:
             call, why = self._waiting.pop(number)
             call.end(why, politely=True)

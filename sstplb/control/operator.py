@@ -495,10 +495,11 @@ class Operator:
             self._say("certificates_reloaded", "certificates and keys were read again")
         return self.certificates()
 
-    async def upgrade(self) -> int:
+    async def upgrade(self, deadline_s: float | None = None) -> int:
         """Have a new process take over; return its id. Raises ConflictError: nothing has changed.
 
-        This one goes on with the calls it has, and then ends.
+        This one goes on with the calls it has, and then ends. ``deadline_s``: then those are ended
+        that still run; None: they may run on.
         """
         async with self._busy:
             if self.has_left.is_set():
@@ -513,6 +514,11 @@ class Operator:
             text = f"process {number} has taken over; this one ends when its {running} calls have"
             log.info("upgraded", message=text)
             self.has_left.set()
+            if deadline_s is not None:
+                why = f"another process took over {deadline_s:g} s ago"
+                self._balancer.endings.set_deadline(
+                    "upgrade", deadline_s, lambda: self._balancer.end_all(why, politely=True)
+                )
         return number
 
     def listening(self) -> dict[schema.Endpoint, socket.socket]:

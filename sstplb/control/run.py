@@ -111,7 +111,7 @@ async def _run(path: Path, prepared: Prepared, logs: Logs, manager: ServiceManag
         patience_s = operator.stop_timeout_s
         if patience_s is None:
             patience_s = balancer.plan.config.limits.stop_timeout
-        manager.stopping(patience_s)
+        manager.stopping(patience_s + balancer.ending_takes_s)
         code = await _stop(balancer, patience_s, now)
         if not operator.has_left.is_set():  # else the file is the new process's
             await operator.save_state()

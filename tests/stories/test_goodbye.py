@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import random
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from sstplb.account.record import Goodbye, Record
@@ -17,6 +19,7 @@ from sstplb.protocol.caller import StepKind
 from sstplb.protocol.packet import PacketReader, StatusInfo, parse_message
 from sstplb.protocol.registry import MessageType
 from tests.characters import ANSWER, LIMIT_S, Client, FakeBackend, Stage, play, staged
+from tests.running import Running, is_alive, running
 from tests.stories.test_real_calls import Lab
 
 TERMINATING = ["offload", "reencrypt"]
@@ -404,5 +407,35 @@ def test_a_stop_with_a_deadline_is_polite_and_paced(
             for record in lab.stage.balancer.ledger.ended:
                 assert goodbyes(record) == ("acknowledged", "acknowledged")
             assert ended_at[-1] - ended_at[0] > 0.5, "8 calls, ten in a second"
+
+    play(story)
+
+
+def test_the_old_process_of_an_upgrade_ends_its_calls_at_a_deadline(
+    pki: LabPki, served: Issued, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        stage = Running(tmp_path, "offload", pki.root_path, served)
+        stage.listener["polite_endings"] = True
+        stage.more = {"admin": {"socket": str(tmp_path / "admin.sock")}}
+        async with running(stage):
+            old = await stage.client()
+            await old.open()
+            transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "admin.sock"))
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://sstplb/api/v1", timeout=30
+            ) as ask:
+                given = {"deadline_s": 1.0}
+                stage.processes.append((await ask.post("/upgrade", json=given)).json()["process"])
+            young = await stage.client()
+            assert await young.open() == ANSWER
+            assert await old.receive(len(DISCONNECT)) == DISCONNECT
+            await old.send(ACKNOWLEDGEMENT)
+            (ended,) = await stage.said("call_ended")
+            assert (ended["reason"], ended["client_goodbye"]) == ("stopped", "acknowledged")
+            async with asyncio.timeout(LIMIT_S):
+                while is_alive(stage.processes[0]):
+                    await asyncio.sleep(0.02)
+            assert await young.echo(packet.data_packet(bytes(1000))), "not concerned"
 
     play(story)

@@ -82,6 +82,14 @@ class StopGiven(Given):
     """How long running calls may go on; 0: they are closed at once; null: as configured."""
 
 
+class UpgradeGiven(Given):
+    """What becomes of the calls that the old process has."""
+
+    deadline_s: Deadline | None = None
+    """After so long those that still run are ended, politely; null: they may run on, and the old
+    process with them."""
+
+
 class WeightGiven(Given):
     """A backend's share of calls."""
 
@@ -473,9 +481,9 @@ async def stop(desk: Desk, given: StopGiven | None = None) -> Response:
 
 
 @router.post("/upgrade", response_model=Upgraded, tags=["configuration"])
-async def upgrade(desk: Desk) -> Response:
+async def upgrade(desk: Desk, given: UpgradeGiven | None = None) -> Response:
     """Have a new process take over; this one ends with its last call."""
-    return Reply(Upgraded(await desk.upgrade()))
+    return Reply(Upgraded(await desk.upgrade(None if given is None else given.deadline_s)))
 
 
 @router.put("/log/level", response_model=LevelGiven, tags=["configuration"])
