@@ -4,6 +4,7 @@ VENV   := .venv
 PYTHON := $(VENV)/bin/python
 # Every third-party program the tests run, by Debian package.
 TEST_PACKAGES := sstp-client iproute2 tshark systemd
+TEST_PACKAGES += chromium
 
 # What boots a virtual machine with Debian's stock kernel.
 KTLS_PACKAGES := qemu-system-x86 seabios busybox-static kmod cpio

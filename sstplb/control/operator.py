@@ -34,6 +34,7 @@ from sstplb.config.schema import LogLevel, Standing
 from sstplb.control import drift, views
 from sstplb.control.balancer import Balancer
 from sstplb.control.booking import Booking
+from sstplb.control.cost import CostMeter
 from sstplb.control.drift import Difference
 from sstplb.control.events import EventLog
 from sstplb.control.logs import Logs
@@ -107,12 +108,14 @@ class Selection:
     """Which calls to list."""
 
     state: str = "all"
-    """``running``, ``ended`` or ``all``."""
+    """``running``, ``ended``, ``failed`` (ended, and not well) or ``all``."""
     listener: str | None = None
     pool: str | None = None
     backend: str | None = None
     client: str | None = None
     """An address or a network."""
+    text: str | None = None
+    """Some text in client, server name, backend, correlation id, reason or detail."""
     limit: int = 200
     offset: int = 0
 
@@ -161,6 +164,7 @@ class Operator:
         self.stop_timeout_s: float | None = None
         """How long calls may go on then; None: as configured."""
         self._keeper = Keeper()
+        self._meter = CostMeter()
         self._balancer = balancer
         self._logs = logs
         self._manager = manager or ServiceManager()
@@ -184,7 +188,6 @@ class Operator:
         for (_, outcome, _), count in ledger.outcomes_total.items():
             outcomes[str(outcome)] += count
         cpu_s = time.process_time() + balancer.crew.cpu_s()
-        moved = bytes_in + bytes_out
         return Overview(
             version=__version__,
             now_at=time.time(),
@@ -204,7 +207,8 @@ class Operator:
                 views.pool_view(checks, self._standings_in_file(), self.started_at)
                 for checks in balancer.plan.checks.values()
             ),
-            cost=views.Cost(cpu_s, cpu_s * GB / moved if moved else None),
+            ways=views.way_views(balancer.listeners, volumes),
+            cost=self._cost(cpu_s, bytes_in + bytes_out, volumes),
         )
 
     def in_brief(self) -> str:
@@ -383,6 +387,22 @@ class Operator:
                 await self.save_state()
                 self._say("listener_standing", f"{name} is {standing} now", listener=name)
             return self._listener_view(name, listener, views.Volumes(self._balancer))
+
+    def _cost(self, cpu_s: float, moved: int, volumes: Volumes) -> views.Cost:
+        services = self._balancer.plan.services
+        modes = {name: str(service.listener.mode) for name, service in services.items()}
+        meter = self._meter
+        meter.look(cpu_s, volumes.by_mode(modes))
+        by_mode = tuple(
+            views.ModeCost(
+                mode,
+                meter.cpu_s.get(mode, 0.0),
+                meter.moved.get(mode, 0),
+                _per_gb(meter.cpu_s.get(mode, 0.0), meter.moved.get(mode, 0)),
+            )
+            for mode in dict.fromkeys(modes.values())
+        )
+        return views.Cost(cpu_s, _per_gb(cpu_s, moved), by_mode)
 
     def _listener_view(self, name: str, listener: Listener, volumes: Volumes) -> ListenerView:
         calls = self._balancer.admission.calls_by_listener[name]
@@ -642,7 +662,7 @@ class Operator:
     def _records(self, state: str) -> Iterator[Record]:
         """Yield records, the newest first as far as each state goes."""
         ledger = self._balancer.ledger
-        running = list(ledger.running.values()) if state != "ended" else []
+        running = list(ledger.running.values()) if state in ("running", "all") else []
         ended = list(ledger.ended) if state != "running" else []
         found = [*running, *ended]
         return iter(sorted(found, key=lambda record: record.id, reverse=True))
@@ -751,11 +771,16 @@ def _with_standings(
     return config.model_copy(update={"pools": pools})
 
 
+def _per_gb(cpu_s: float, moved: int) -> float | None:
+    return cpu_s * GB / moved if moved else None
+
+
 class _Matcher:
     """Whether a record is one of a selection's."""
 
     def __init__(self, wanted: Selection) -> None:
         self._wanted = wanted
+        self._text = (wanted.text or "").strip().casefold()
         self._network = None
         if wanted.client:
             try:
@@ -770,5 +795,25 @@ class _Matcher:
             wanted.listener in (None, record.listener)
             and wanted.pool in (None, record.pool)
             and wanted.backend in (None, record.backend)
+            and (wanted.state != "failed" or record.outcome in _FAILED)
             and (self._network is None or ipaddress.ip_address(record.client[0]) in self._network)
+            and (not self._text or self._text in _searched(record))
         )
+
+
+_FAILED = (Outcome.REFUSED, Outcome.CLIENT_FAILED, Outcome.BACKEND_FAILED)
+
+
+def _searched(record: Record) -> str:
+    """Return what a text is looked for in."""
+    parts = (
+        str(record.id),
+        record.client[0],
+        record.server_name,
+        record.backend,
+        record.correlation_id,
+        record.outcome,
+        record.reason,
+        record.detail,
+    )
+    return "\n".join(part for part in parts if part).casefold()

@@ -8,7 +8,7 @@ objects for show.
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,12 +138,38 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class WayView:
+    """What goes from a listener to a backend."""
+
+    listener: str
+    pool: str
+    backend: str
+    calls: int
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModeCost:
+    """What one mode costs, learnt while it moved nearly all bytes (``control/cost.py``)."""
+
+    mode: str
+    cpu_s: float
+    """Used in the spans that were this mode's."""
+    moved: int
+    """Bytes moved in those spans, both ways together."""
+    cpu_s_per_gb: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
-    """What the balancer's process has used."""
+    """What the balancer's processes have used: carrying, checks and the admin side."""
 
     cpu_s: float
     cpu_s_per_gb: float | None
     """CPU seconds for 10^9 bytes carried, both ways together; null: none were."""
+    modes: tuple[ModeCost, ...]
+    """Every mode that is configured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +187,7 @@ class Overview:
     totals: Totals
     listeners: tuple[ListenerView, ...]
     pools: tuple[PoolView, ...]
+    ways: tuple[WayView, ...]
     cost: Cost
 
 
@@ -182,18 +209,30 @@ class Volumes:
 
     def __init__(self, balancer: Balancer) -> None:
         ledger = balancer.ledger
+        self.calls: Counter[Way] = Counter()
+        """Those that run."""
         self.bytes_in: Counter[Way] = Counter(ledger.bytes_in_by_way)
         self.bytes_out: Counter[Way] = Counter(ledger.bytes_out_by_way)
         for call in balancer.calls():
             if call.record.outcome is None:  # else the ledger has counted it
                 bytes_in, bytes_out = call.bytes_so_far
                 way = way_of(call.record)
+                self.calls[way] += 1
                 self.bytes_in[way] += bytes_in
                 self.bytes_out[way] += bytes_out
 
     def of_listener(self, name: str) -> tuple[int, int]:
         """Return bytes in and out of one listener."""
         return _sum_of(self.bytes_in, name), _sum_of(self.bytes_out, name)
+
+    def by_mode(self, modes: Mapping[str, str]) -> dict[str, int]:
+        """Return bytes by mode, both ways together; ``modes`` by listener."""
+        moved = dict.fromkeys(modes.values(), 0)
+        for counts in (self.bytes_in, self.bytes_out):
+            for (listener, _, _), count in counts.items():
+                if listener in modes:
+                    moved[modes[listener]] += count
+        return moved
 
 
 def certificate_view(certificate: Certificate) -> CertificateView:
@@ -228,6 +267,16 @@ def listener_view(name: str, listener: Listener, volumes: Volumes, calls: int) -
         bytes_in,
         bytes_out,
         tuple(certificate_view(shown.certificate) for shown in served),
+    )
+
+
+def way_views(listeners: Collection[str], volumes: Volumes) -> tuple[WayView, ...]:
+    """Show the ways that calls went from these listeners."""
+    ways = sorted(volumes.calls.keys() | volumes.bytes_in.keys())
+    return tuple(
+        WayView(*way, volumes.calls[way], volumes.bytes_in[way], volumes.bytes_out[way])
+        for way in ways
+        if way[0] in listeners and way[2]
     )
 
 

@@ -53,6 +53,10 @@ def test_the_overview_counts_bytes_of_calls_that_still_run(
             assert backend["unusable_because"] is None
             assert "< HTTP/1.1 401" in backend["last_check"]["transcript"]
             assert seen["cost"]["cpu_s_per_gb"] > 0
+            assert [mode["mode"] for mode in seen["cost"]["modes"]] == ["offload"]
+            ways = {way["backend"]: way for way in seen["ways"]}
+            assert [ways[name]["calls"] for name in ("rras1", "rras2")] in ([1, 0], [0, 1])
+            assert sum(way["bytes_in"] for way in ways.values()) == moved
 
     play(story)
 
@@ -96,6 +100,11 @@ def test_calls_are_listed_filtered_and_ended(tmp_path: Path, pki: LabPki, served
                     for state in ("running", "ended", "all")
                 ]
                 assert states == [1, 1, 2]
+                found = [
+                    (await ask.get("/calls", params=params)).json()["total"]
+                    for params in ({"state": "failed"}, {"text": "BY_OPERATOR"}, {"text": "rras2"})
+                ]
+                assert found == [0, 1, 1], "ended by the operator is no failure"
                 assert error_of(await ask.post("/calls/1/end"), 409)["path"] == "calls.1"
                 assert error_of(await ask.get("/calls/99"), 404)["code"] == "not_found"
                 error_of(await ask.get("/calls", params={"client": "nobody"}), 400)
@@ -369,7 +378,9 @@ def test_every_route_is_described_and_the_documentation_needs_nobody_else(
                     assert page.status_code == 200
                     assert "http://" not in page.text
                     assert "https://" not in page.text
-                    assert page.headers["content-security-policy"].startswith("default-src 'self'")
+                    policy = page.headers["content-security-policy"]
+                    assert policy.startswith("default-src 'none'; script-src 'self';")
+                    assert "unsafe" not in policy
                 error_of(await ask.get("/nothing"), 404)
                 error_of(await ask.put("/overview"), 405)
 

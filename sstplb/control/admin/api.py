@@ -293,16 +293,20 @@ async def overview(desk: Desk) -> Response:
 @router.get("/calls", response_model=CallPage, tags=["calls"])
 async def calls(
     desk: Desk,
-    state: Literal["running", "ended", "all"] = "all",
+    state: Annotated[
+        Literal["running", "ended", "failed", "all"],
+        Query(description="failed: refused, or a side failed"),
+    ] = "all",
     listener: str | None = None,
     pool: str | None = None,
     backend: str | None = None,
     client: Annotated[str | None, Query(description="An address or a network.")] = None,
+    text: Annotated[str | None, Query(max_length=200, description="Found in any field.")] = None,
     limit: Limit = 200,
     offset: Annotated[int, Query(ge=0)] = 0,
 ) -> Response:
     """List calls that run and the last thousand that ended, the newest first."""
-    wanted = Selection(state, listener, pool, backend, client, limit, offset)
+    wanted = Selection(state, listener, pool, backend, client, text, limit, offset)
     total, page = desk.calls(wanted)
     return Reply({"total": total, "calls": page})
 

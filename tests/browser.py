@@ -1,0 +1,101 @@
+"""A real browser for the stories: Debian's Chromium, headless, driven by Playwright.
+
+Both are started once, in an event loop of their own, and every story with a page is played in that
+loop with a browser context to itself. Whatever the page complains of on the console fails it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import uvloop
+from playwright.async_api import ConsoleMessage, Page, async_playwright, expect
+
+from tests.desk import OperatedStage
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+PATIENCE_MS = 15_000.0
+expect.set_options(timeout=PATIENCE_MS)
+
+
+class Browser:
+    """Chromium, and the loop in which it is spoken to."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self._runner.run(self._start())
+
+    async def _start(self) -> None:
+        self._playwright = await async_playwright().start()
+        self._chromium = await self._playwright.chromium.launch(
+            executable_path=CHROMIUM, args=list(FLAGS)
+        )
+
+    def close(self) -> None:
+        """End both."""
+        self._runner.run(self._chromium.close())
+        self._runner.run(self._playwright.stop())
+        self._runner.close()
+
+    def play(self, story: Callable[[], Awaitable[None]], limit_s: float = 50.0) -> None:
+        """Play a story with pages."""
+
+        async def whole() -> None:
+            async with asyncio.timeout(limit_s):
+                await story()
+
+        self._runner.run(whole())
+
+    @contextlib.asynccontextmanager
+    async def page(
+        self, stage: OperatedStage, path: str = "/", **context_options: Any
+    ) -> AsyncIterator[Page]:
+        """Open the balancer's page; afterwards see that it had nothing to complain of."""
+        complaints: list[str] = []
+
+        def hear(message: ConsoleMessage) -> None:
+            is_network = "Failed to load resource" in message.text  # a story may want just that
+            if message.type in ("error", "warning") and not is_network:
+                complaints.append(message.text)
+
+        context = await self._chromium.new_context(reduced_motion="reduce", **context_options)
+        context.set_default_timeout(PATIENCE_MS)
+        try:
+            page = await context.new_page()
+            page.on("console", hear)
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            await page.goto(address_of(stage) + path)
+            yield page
+        finally:
+            await context.close()
+        assert not complaints
+
+
+def address_of(stage: OperatedStage) -> str:
+    """Return the URL of a stage's TCP door."""
+    assert stage.doors is not None
+    return "http://" + next(door.address for door in stage.doors.doors.values() if door.is_tcp)
+
+
+async def busy_ms_per_s(page: Page, seconds: float) -> float:
+    """Return how much CPU the page's main thread uses, in milliseconds for each second.
+
+    It is the thread's own time, so what else the machine does is not in it.
+    """
+    devtools = await page.context.new_cdp_session(page)
+    await devtools.send("Performance.setTimeDomain", {"timeDomain": "threadTicks"})
+    await devtools.send("Performance.enable")
+
+    async def used_s() -> float:
+        metrics = (await devtools.send("Performance.getMetrics"))["metrics"]
+        found: float = next(one["value"] for one in metrics if one["name"] == "TaskDuration")
+        return found
+
+    before = await used_s()
+    await page.wait_for_timeout(seconds * 1000)
+    return (await used_s() - before) * 1000 / seconds
