@@ -1,19 +1,23 @@
-"""``python -m bench``: run the grid, show it, keep it; or compare two runs."""
+"""``python -m bench``: run the grid, show it, keep it; compare two runs; write the page."""
 
 import argparse
 import dataclasses
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from bench import report
+from bench import document, report, workers
 from bench.cells import FULL, QUICK
 from bench.proxies import KINDS, CannotStartError
 from bench.run import OURS, run
 
 RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE, PICTURES = DOCS / "benchmarks.md", DOCS / "pictures" / "bench"
 
 
 def main() -> None:
@@ -30,8 +34,22 @@ def main() -> None:
     comparing = commands.add_parser("compare", help="show what changed between two results")
     comparing.add_argument("old", type=Path)
     comparing.add_argument("new", type=Path)
+    scaling = commands.add_parser("workers", help="measure two workers beside one")
+    scaling.add_argument("--rounds", type=int, default=3)
+    scaling.add_argument("--output", type=Path, default=RESULTS / "workers.json")
+    writing = commands.add_parser("document", help="write a result into docs/benchmarks.md")
+    writing.add_argument("result", type=Path, nargs="?", default=RESULTS / "latest.json")
     arguments = parser.parse_args()
     console = Console()
+    if arguments.command == "workers":
+        figures = workers.measure(arguments.rounds, console)
+        _keep(arguments.output, figures)
+        return
+    if arguments.command == "document":
+        result = report.load(arguments.result)
+        document.write(result, PAGE)
+        _draw(result, PICTURES, console)
+        return
     if arguments.command == "compare":
         old, new = report.load(arguments.old), report.load(arguments.new)
         raise SystemExit(0 if report.compare(old, new, console) else 1)
@@ -48,13 +66,24 @@ def main() -> None:
         raise SystemExit(f"bench: {error}") from error
     finally:
         shown.end()
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    _keep(arguments.output, result)
     console.print(report.table(result))
     console.print(f"kept in {arguments.output}; took {result['took_s']} s")
     if not arguments.no_pictures:
-        for path in report.draw(result, arguments.output.parent):
-            console.print(f"picture: {path}")
+        _draw(result, arguments.output.parent, console)
+
+
+def _keep(path: Path, result: dict[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _draw(result: Mapping[str, Any], directory: Path, console: Console) -> None:
+    from bench import pictures  # noqa: PLC0415 - slow to load, and only here
+
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in pictures.draw(result, directory):
+        console.print(f"picture: {path}")
 
 
 def _peers() -> list[str]:

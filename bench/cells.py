@@ -19,6 +19,7 @@ class Measure(StrEnum):
     CPU_US_PER_MESSAGE = "CPU µs/message"
     CPU_MS_PER_CALL = "CPU ms/call"
     KIB_PER_CALL = "KiB/call"
+    LATENCY_P50_MS = "ms p50"
     LATENCY_P99_MS = "ms p99"
     OPENING_P50_MS = "ms to first 200"
 
@@ -29,10 +30,11 @@ class Cell:
 
     mode: str
     load: str
-    """``bulk``, ``packets``, ``imix``, ``ping-pong``, ``trickle``, ``latency``, ``handshake``,
-    ``idle``, ``busy``."""
+    """``bulk``, ``packets``, ``imix``, ``packets of N``, ``ping-pong``, ``ping-pong of N``,
+    ``trickle``, ``latency``, ``opening``, ``handshake``, ``idle``, ``busy``."""
     direction: str
-    """``up`` (client to backend), ``down``, ``both``; or ``full``/``resumed``; or empty."""
+    """``up`` (client to backend), ``down``, ``both``; ``full``/``resumed``; ``p50``/``p99``; or
+    empty."""
     measure: Measure
     calls: int
     errand: Errand
@@ -72,15 +74,21 @@ class Size:
     idle_calls: tuple[int, ...]
     patterns: tuple[str, ...]
     directions: tuple[str, ...]
+    packet_bytes: tuple[int, ...]
+    """Packet sizes of the curve that shows what a packet costs."""
+    call_counts: tuple[int, ...]
+    """Calls of the curve that shows what a call more costs."""
     rounds: int
     peers: tuple[str, ...]
 
 
 FULL = Size(
-    96, 2.0, 600, (1000, 5000), ("bulk", "packets", "imix"), ("up", "down", "both"), 5,
-    ("nginx", "haproxy", "envoy", "stunnel", "hitch"),
+    96, 2.0, 600, (1000, 5000), ("bulk", "packets", "imix"), ("up", "down", "both"),
+    (64, 256, 4000), (10, 50, 1000), 5, ("nginx", "haproxy", "envoy", "stunnel", "hitch"),
 )  # fmt: skip
-QUICK = Size(48, 0.7, 200, (1000,), ("bulk", "packets"), ("up", "down"), 3, ("nginx", "haproxy"))
+QUICK = Size(
+    48, 0.7, 200, (1000,), ("bulk", "packets"), ("up", "down"), (), (), 3, ("nginx", "haproxy")
+)
 
 
 def grid(size: Size) -> Iterator[Cell]:
@@ -97,10 +105,17 @@ def grid(size: Size) -> Iterator[Cell]:
             mode, "trickle", "", Measure.CPU_US_PER_MESSAGE, 1000, Errand(), "",
             max(2.0, size.seconds), 1.0,
         )  # fmt: skip
-        yield Cell(
-            mode, "latency", "", Measure.LATENCY_P99_MS, 50, Errand(), "",
-            max(2.0, size.seconds), 0.02,
-        )  # fmt: skip
+        for name, measure in (("p50", Measure.LATENCY_P50_MS), ("p99", Measure.LATENCY_P99_MS)):
+            yield Cell(
+                mode, "latency", name, measure, 50, Errand(), "", max(2.0, size.seconds), 0.02
+            )
+        for packet_bytes in size.packet_bytes:
+            yield stream_cell(mode, str(packet_bytes), "up", size.blocks)
+        for count in size.call_counts:
+            yield Cell(
+                mode, f"ping-pong of {count}", "", Measure.CPU_US_PER_MESSAGE, count, Errand(), "",
+                size.seconds,
+            )  # fmt: skip
     for mode, key in (("offload", ""), ("offload", "_rsa"), ("reencrypt", "")):
         for resumed in ("full", "resumed"):
             name = "handshake RSA" if key else "handshake P-256"
@@ -109,6 +124,9 @@ def grid(size: Size) -> Iterator[Cell]:
                 target=1.5 if resumed == "full" else None,
             )  # fmt: skip
     for mode in ("offload", "reencrypt"):
+        yield Cell(
+            mode, "opening", "", Measure.OPENING_P50_MS, size.handshakes // 4, Errand(), mode
+        )
         yield Cell(
             mode, "busy", "200 handshakes/s", Measure.LATENCY_P99_MS, 50, Errand(), "",
             max(3.0, size.seconds), 0.02, target=1.0,
@@ -124,7 +142,8 @@ def grid(size: Size) -> Iterator[Cell]:
 def stream_cell(mode: str, pattern: str, direction: str, blocks: int) -> Cell:
     """Return the cell of a saturated stream."""
     # Small packets cost several times as much: smaller rounds take as long.
-    each = blocks if pattern == "bulk" else max(1, blocks // (8 if pattern == "imix" else 3))
+    smaller = {"bulk": 1, "packets": 3, "imix": 8, "64": 32, "256": 12}.get(pattern, 3)
+    each = max(1, blocks // smaller)
     if direction == "both":
         each = max(1, each // 2)
     errand = Errand(
@@ -133,7 +152,8 @@ def stream_cell(mode: str, pattern: str, direction: str, blocks: int) -> Cell:
         up_blocks=0 if direction == "down" else each,
         down_blocks=0 if direction == "up" else each,
     )
+    load = f"packets of {pattern}" if pattern.isdigit() else pattern
     return Cell(
-        mode, pattern, direction, Measure.CPU_S_PER_GB, STREAM_CALLS, errand,
+        mode, load, direction, Measure.CPU_S_PER_GB, STREAM_CALLS, errand,
         target=_TARGETS.get((mode, pattern)),
     )  # fmt: skip

@@ -253,7 +253,7 @@ class Station:
             return
         told = next(line for line in head.split(b"\r\n") if line.startswith(b"X-Load: "))
         self._errand = errand = Errand(**json.loads(told[8:]))
-        wanted = PATTERNS[errand.pattern]
+        wanted = pattern(errand.pattern)
         self._receiver = Receiver(wanted, errand.up_blocks * len(wanted.block))
         self._sender = Sender(wanted, errand.down_blocks * len(wanted.block))
         self.wire.write(sstp_response(DATE))
@@ -349,7 +349,7 @@ class StreamCall:
 
     def __init__(self, loop: Loop, wire: Wire, errand: Errand) -> None:
         self.loop, self.wire = loop, wire
-        wanted = PATTERNS[errand.pattern]
+        wanted = pattern(errand.pattern)
         self._sender = Sender(wanted, errand.up_blocks * len(wanted.block))
         self._receiver = Receiver(wanted, errand.down_blocks * len(wanted.block))
         self.done = False
@@ -421,14 +421,14 @@ def run_streams(loop: Loop, wires: list[Wire], job: Job) -> dict[str, object]:
         loop.turn()
         if time.monotonic() - began > GIVE_UP_S:
             raise BrokenLoadError(f"not finished after {GIVE_UP_S:g} s")
-    block_bytes = len(PATTERNS[job.errand.pattern].block)
+    block_bytes = len(pattern(job.errand.pattern).block)
     moved = len(calls) * (job.errand.up_blocks + job.errand.down_blocks) * block_bytes
     return {"bytes": moved, "seconds": time.monotonic() - began}
 
 
 def run_echoes(loop: Loop, wires: list[Wire], job: Job) -> dict[str, object]:
     """Send packets back and forth for a while; return how many and how long each took."""
-    packet = PATTERNS["packets"].packets()[0]
+    packet = pattern("packets").packets()[0]
     took: list[float] = []
     began = time.monotonic()
     until = began + job.seconds
@@ -504,9 +504,6 @@ def client_hello() -> bytes:
     with contextlib.suppress(ssl.SSLWantReadError):
         tls.do_handshake()
     return outgoing.read()
-
-
-PATTERNS = {name: pattern(name) for name in ("bulk", "packets", "imix")}
 
 
 def main() -> None:

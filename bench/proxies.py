@@ -31,7 +31,7 @@ class Scene:
     """Certificates and backends, shared by all proxies of a run."""
 
     directory: Path
-    values: Mapping[str, str]
+    values: dict[str, str]
     """What the templates may name."""
 
 
@@ -99,6 +99,7 @@ def make_scene(directory: Path, plain_port: int, tls_port: int) -> Scene:
     p256, rsa = issued[KeyKind.P256], issued[KeyKind.RSA]
     values = {
         "directory": str(directory),
+        "workers": "1",
         "ca_file": str(pki.root_path),
         "chain": str(p256.chain),
         "key": str(p256.key),

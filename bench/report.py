@@ -1,4 +1,4 @@
-"""What the bench shows: a table on the terminal, pictures, and what changed since another run."""
+"""What the bench shows on the terminal: progress, a table, what changed since another run."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -70,37 +70,6 @@ def table(result: Result) -> Table:
         for name, why in row["failures"].items():
             shown.add_row(f"  [yellow]{name}: {why[:90]}[/]")
     return shown
-
-
-def draw(result: Result, directory: Path) -> list[Path]:
-    """Write a picture of bars per mode and unit; return the files."""
-    import matplotlib as mpl  # noqa: PLC0415 - slow to load, and only here
-
-    mpl.use("Agg")
-    from matplotlib import pyplot  # noqa: PLC0415
-
-    groups: dict[tuple[str, str], list[Result]] = {}
-    for row in result["rows"]:
-        groups.setdefault((row["mode"], row["unit"]), []).append(row)
-    written = []
-    for (mode, unit), rows in groups.items():
-        names = [n for n in result["versions"] if n == OURS or any(n in r["peers"] for r in rows)]
-        figure, axes = pyplot.subplots(figsize=(2 + 1.3 * len(rows), 4), layout="constrained")
-        width = 0.8 / len(names)
-        for number, name in enumerate(names):
-            values = [(r["ours"] if name == OURS else r["peers"].get(name)) or 0 for r in rows]
-            at = [place + number * width for place in range(len(rows))]
-            axes.bar(at, values, width, label=name)
-        labels = [f"{row['load']} {row['direction']}".strip() for row in rows]
-        axes.set_xticks([n + 0.4 - width / 2 for n in range(len(rows))], labels, rotation=20)
-        axes.set_ylabel(f"{unit} (lower is better)")
-        axes.set_title(mode)
-        axes.legend(fontsize="small")
-        path = directory / f"{mode}-{''.join(c if c.isalnum() else '-' for c in unit)}.svg"
-        figure.savefig(path, metadata={"Date": None})
-        pyplot.close(figure)
-        written.append(path)
-    return written
 
 
 def compare(old: Result, new: Result, console: Console) -> bool:

@@ -27,6 +27,8 @@ from bench.proxies import CannotStartError, Proxy, Scene, issue, make_scene, rea
 from sstplb.lab.pki import KeyKind, LabPki
 
 OURS = "sstplb"
+OPENING_RATE = 40.0
+"""Calls a second where it counts how long one takes to open: few enough that none waits."""
 SETTLE_S = 0.05
 BUSY_RATE = 200.0
 
@@ -194,7 +196,7 @@ def stage(directory: Path, names: Sequence[str], more: str = "") -> Iterator[Sta
 def measure(cell: Cell, proxy: Proxy, on: Stage, row: Row) -> None:
     """Give one proxy one round of a cell; what it costs goes to the row."""
     try:
-        if cell.load.startswith("handshake"):
+        if cell.load.startswith(("handshake", "opening")):
             _measure_handshakes(cell, proxy, on, row)
         else:
             _measure_calls(cell, proxy, on, row)
@@ -247,6 +249,8 @@ def _note(
             figures.append(cost / result["messages"] * 1e6)
             row.backend.setdefault(name, []).append(backend_cost / result["messages"] * 1e6)
             row.rates.setdefault(name, []).append(result["messages"] / result["seconds"])
+        case Measure.LATENCY_P50_MS:
+            figures.append(result["p50_s"] * 1e3)
         case _:
             figures.append(result["p99_s"] * 1e3)
 
@@ -266,6 +270,7 @@ def _measure_handshakes(cell: Cell, proxy: Proxy, on: Stage, row: Row) -> None:
         proxy.ports[cell.port],
         on.scene.values["ca_file"],
         calls=cell.calls,
+        rate=OPENING_RATE if cell.measure is Measure.OPENING_P50_MS else 0.0,
         resumed=cell.direction == "resumed",
     )
     backend = on.backend_of(cell.mode)
@@ -283,6 +288,9 @@ def _measure_handshakes(cell: Cell, proxy: Proxy, on: Stage, row: Row) -> None:
         raise CannotStartError(f"{result['failures']} calls failed: {result['first_failure']}")
     if cell.direction == "resumed" and result["resumed"] < cell.calls * 0.9:
         raise CannotStartError(f"only {result['resumed']} of {cell.calls} sessions were resumed")
+    if cell.measure is Measure.OPENING_P50_MS:
+        row.figures.setdefault(proxy.name, []).append(result["p50_s"] * 1e3)
+        return
     row.figures.setdefault(proxy.name, []).append(cost / cell.calls * 1e3)
     row.backend.setdefault(proxy.name, []).append(backend_cost / cell.calls * 1e3)
     row.rates.setdefault(proxy.name, []).append(result["calls"] / result["seconds"])

@@ -8,6 +8,7 @@ position alone, and comparing costs a memcmp. No proxy wins by losing, changing 
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 
 from sstplb.protocol.call import PACKETS_AFTER_CONNECTED
 from sstplb.protocol.packet import (
@@ -47,7 +48,7 @@ class Pattern:
     """A block of packets that repeats, and the units it is written in."""
 
     name: str
-    """``bulk``, ``packets`` or ``imix``."""
+    """``bulk``, ``packets``, ``imix``, or the size of each packet."""
     block: bytes = field(repr=False)
     units: tuple[int, ...] = field(repr=False)
     """Bytes of each write, in turn, over one block."""
@@ -68,10 +69,14 @@ class Pattern:
         return list(_cut(self.block, self.units))
 
 
+@cache
 def pattern(name: str) -> Pattern:
-    """Return the pattern called ``bulk``, ``packets`` or ``imix``, the same in every process."""
+    """Return the pattern of that name, the same in every process.
+
+    ``bulk``, ``packets`` or ``imix``; or a number: packets of so many bytes, at most 4095.
+    """
     dice = random.Random(name)
-    sizes = IMIX_BYTES if name == "imix" else (PACKET_BYTES,)
+    sizes = IMIX_BYTES if name == "imix" else (int(name) if name.isdigit() else PACKET_BYTES,)
     packets: list[bytes] = []
     total = 0
     while total < _BLOCK_BYTES:

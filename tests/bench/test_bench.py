@@ -1,12 +1,13 @@
 """The bench: its load notices what a proxy does to the bytes; its ratios compare fairly."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from bench import report
+from bench import document, report
 from bench.cells import FULL, QUICK, Measure, grid
 from bench.load import BrokenLoadError, Errand, Receiver
 from bench.run import Row
@@ -15,7 +16,7 @@ from sstplb.config.schema import Follow
 from sstplb.protocol.call import Watcher
 
 
-@pytest.mark.parametrize("name", ["bulk", "packets", "imix"])
+@pytest.mark.parametrize("name", ["bulk", "packets", "imix", "64", "4000"])
 def test_a_load_is_a_valid_stream_of_packets(name: str) -> None:
     wanted = pattern(name)
     watcher = Watcher(Follow.FULL, frozenset())
@@ -90,6 +91,34 @@ def test_compare_tells_what_is_beyond_the_noise(
     said = io.StringIO()
     assert report.compare(result(1.0, spread), result(ratio, spread), Console(file=said)) is good
     assert word in said.getvalue()
+
+
+def whole_result() -> dict[str, Any]:
+    cells = [cell for cell in grid(FULL) if cell.mode == "offload"]
+    rows = []
+    for number, cell in enumerate(cells, 1):
+        row = Row(cell, figures={"sstplb": [float(number)], "nginx": [2.0]})
+        rows.append(row.as_json())
+    versions = {"sstplb": "0.1", "nginx": "1.22"}
+    machine = {"cpu": "a CPU", "cores": 2, "kernel": "6", "python": "3.11", "ktls": False}
+    return {
+        "format": 1, "rows": rows, "versions": versions, "machine": machine, "rounds": 1,
+        "took_s": 60,
+    }  # fmt: skip
+
+
+def test_a_page_holds_every_cell_and_says_what_was_missed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{document.BEGIN}\nold\n{document.END}\nafter\n")
+    document.write(whole_result(), page)
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert text.count("\n| ") >= len([c for c in grid(FULL) if c.mode == "offload"])
+    assert "(missed)" in text
+    with pytest.raises(ValueError, match="no marks"):
+        document.write(whole_result(), Path(__file__))
 
 
 def test_an_errand_travels_in_the_head() -> None:
