@@ -263,6 +263,11 @@ class NoBackendAvailableError(RefusedError):
 
     reason = "no_backend_available"
 
+    def __init__(self, message: str = "", passed_over: Iterable[tuple[str, str, str]] = ()) -> None:
+        super().__init__(message)
+        self.passed_over = tuple(passed_over)
+        """Each backend's name, the slug of why not, and what its health says in words."""
+
 
 class UnknownTenantError(RefusedError):
     """The call names a tenant that has no pool, and the listener says ``refuse``."""

@@ -53,6 +53,19 @@ class Try:
     backend: str
     reason: str
     seconds: float
+    why: str = ""
+    """The reason in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A backend that was no candidate for a call."""
+
+    backend: str
+    reason: str
+    """A slug: ``down``, ``set_aside``, ``draining``, ``calls_max``, ``certificate_mismatch``…"""
+    why: str = ""
+    """What its health says, in words; empty where the reason says all."""
 
 
 @dataclass(slots=True)
@@ -66,6 +79,87 @@ class Phases:
     reach_s: float | None = None
     """Candidates, dials, and the backend's answer."""
     relay_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One step of a call's story: which (``protocol/story.py`` has the list), by whom, when."""
+
+    step: str
+    side: str
+    """Whose doing: ``client`` or ``backend``."""
+    at_s: float
+    """Seconds since the call began."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A client's crypto binding, as far as it can be judged from the middle."""
+
+    hash_protocol: str
+    """SHA1 or SHA256."""
+    offered: str
+    """What the backend offered, comma-separated; empty: not seen."""
+    certificate_hash: str
+    """Of the certificate the client saw, in hexadecimal."""
+    whose: str
+    """``ours``, ``backend's``, ``neither`` or ``unknown``."""
+    nonce_echoed: bool | None
+    hash_offered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hellos:
+    """Hellos (ECHO_REQUEST) of one side that were seen, and what became of them."""
+
+    asked_by: str
+    asked: int
+    answered: int
+    last_s: float | None
+    """Round trip, from request to answer, as both came past."""
+    longest_s: float | None
+    unanswered: bool
+    """Nothing at all came any more after the last one."""
+
+
+@dataclass(slots=True)
+class Story:
+    """What a call's packets told, where TLS ended here and they were followed.
+
+    ``user``, ``computer`` and ``address`` are as ``privacy:`` lets them be: shown, hashed or None.
+    """
+
+    moments: list[Moment] = field(default_factory=list)
+    user: str | None = None
+    computer: str | None = None
+    address: str | None = None
+    """Assigned inside the tunnel."""
+    authentication: str | None = None
+    """The method: MS-CHAPv2, PEAP, EAP-TLS, PAP…"""
+    binding: Binding | None = None
+    is_proven: bool = False
+    """The backend accepted the binding: packets flowed, and no abort came."""
+    hellos: tuple[Hellos, ...] = ()
+
+    def at_s(self, step: str) -> float | None:
+        """Return when a step first happened."""
+        return next((moment.at_s for moment in self.moments if moment.step == step), None)
+
+    def between_s(self, first: str, last: str) -> float | None:
+        """Return how long it took from one step to another, if both happened."""
+        began, ended = self.at_s(first), self.at_s(last)
+        return None if began is None or ended is None else max(0.0, ended - began)
+
+    @property
+    def authenticated_s(self) -> float | None:
+        """How long authentication took, until the backend was content."""
+        return self.between_s("authentication", "authenticated")
+
+    @property
+    def address_s(self) -> float | None:
+        """From the client's CALL_CONNECT_REQUEST to its address."""
+        return self.between_s("connect_request", "address")
 
 
 @dataclass(slots=True)
@@ -82,11 +176,25 @@ class Record:
     pool: str | None = None
     backend: str | None = None
     server_name: str | None = None
+    tls_offered: str | None = None
+    """The newest TLS version the client offers; all that is seen of TLS in passthrough."""
     tls_version: str | None = None
+    """What was negotiated, where TLS ended here."""
     cipher: str | None = None
     correlation_id: str | None = None
     tenant_id: str | None = None
     """What the client wrote after ``?tenantid=``, made readable and cut."""
+    served_sha256: str | None = None
+    """Of the certificate this client was shown, in hexadecimal."""
+    backend_sha256: str | None = None
+    """Of the one the backend expects clients to have seen, as far as is known."""
+    backend_sha256_from: str | None = None
+    """How it is known: ``shown`` in its handshake, or ``declared`` in the configuration."""
+    story: Story | None = None
+    passed_over: tuple[PassedOver, ...] = ()
+    """Who was no candidate, when there was none."""
+    ended_by: str | None = None
+    """``client``, ``backend`` or ``balancer``."""
     tries: list[Try] = field(default_factory=list)
     phases: Phases = field(default_factory=Phases)
     bytes_in: int = 0

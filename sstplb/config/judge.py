@@ -64,6 +64,7 @@ def judge(config: Config, report: Report) -> None:
         _judge_pool(pool, path, report)
         _judge_check(pool.check, (*path, "check"), report)
     _judge_capture(config, report)
+    _judge_secret(config.privacy.key, ("privacy", "key"), report)
 
 
 def pools_of(listener: Listener) -> Iterator[tuple[str, document.Path]]:

@@ -248,5 +248,6 @@ def _fill_in(config: Config, base: Path) -> Config:
             "capture": config.capture.model_copy(
                 update={"directory": absolute(config.capture.directory)}
             ),
+            "privacy": config.privacy.model_copy(update={"key": secret(config.privacy.key)}),
         }
     )

@@ -460,6 +460,14 @@ class Follow(StrEnum):
     OFF = "off"
 
 
+class Disclosure(StrEnum):
+    """How something about a user is shown in log, API and page."""
+
+    SHOWN = "shown"
+    HASHED = "hashed"
+    HIDDEN = "hidden"
+
+
 class Engine(StrEnum):
     """Which OpenSSL does the work."""
 
@@ -588,9 +596,10 @@ class Listener(Model):
     proxy_protocol_from: tuple[Network, ...] = ()
     """Networks whose connections must begin with a PROXY protocol preface (v1 or v2)."""
     follow: Follow = Follow.OPENING
-    """How much of a call's SSTP packets is looked at (headers and control packets only):
-    ``opening`` until the crypto binding is accepted, and endings; ``full`` all of them, which
-    costs a tenth of the CPU of small packets; ``off`` none, so wrong hashes go unnoticed."""
+    """How much of a call's SSTP packets is looked at: ``opening`` until the crypto binding is
+    accepted (PPP's control packets too, for the call's story), then endings only; ``full`` all
+    headers and control packets, which costs a tenth of the CPU of small packets; ``off`` none, so
+    wrong hashes go unnoticed."""
     polite_endings: bool = True
     """Whether client and RRAS are sent a CALL_DISCONNECT when it is us who end a call (drain, stop,
     silence). It is the only thing we ever say inside a tunnel: without it a client takes the end
@@ -869,6 +878,26 @@ class Capture(Model):
     """Whether passwords, challenges and responses are recorded too; else zeros stand for them."""
 
 
+class Privacy(Model):
+    """What log, API and page tell of who calls, where TLS ends here and calls are followed.
+
+    RRAS writes all three into its own log, and a help desk that is called begins with a name: so
+    they are shown unless you say otherwise. ``hashed`` makes calls of one user recognisable without
+    a name, ``hidden`` leaves it out. Challenges, responses and passwords are never kept, whatever
+    stands here.
+    """
+
+    user: Disclosure = Disclosure.SHOWN
+    """The name a user authenticates with: ``shown``, ``hashed`` or ``hidden``."""
+    computer: Disclosure = Disclosure.SHOWN
+    """The name of the user's computer, which Windows tells."""
+    address: Disclosure = Disclosure.SHOWN
+    """The address RRAS assigns inside the tunnel."""
+    key: Secret | None = None
+    """What hashes are keyed with, 16 characters or more, so that nobody can try out names. Without
+    it a new key is made at each start and reload, and hashes do not compare beyond that."""
+
+
 class Tls(Model):
     """How TLS is done, for the whole balancer."""
 
@@ -906,6 +935,8 @@ class Config(Model):
     be writable. Without it a restart forgets them; an upgrade never does."""
     capture: Capture = Capture()
     """Recording what chosen calls say."""
+    privacy: Privacy = Privacy()
+    """What is told of who calls."""
 
     @property
     def workers_count(self) -> int:

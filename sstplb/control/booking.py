@@ -7,7 +7,7 @@ messages (``control/workers.py``).
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from sstplb.account.ledger import Ledger
@@ -113,7 +113,8 @@ class Booking:
         chosen = await self.next()
         if chosen is None:
             why = ", ".join(f"{name} {slug}" for name, slug in found.excluded)
-            raise NoBackendAvailableError(f"no backend of pool {pool} can be used: {why}")
+            message = f"no backend of pool {pool} can be used: {why}"
+            raise NoBackendAvailableError(message, _passed_over(asked, found.excluded))
         return chosen
 
     async def next(self) -> Chosen | None:
@@ -153,6 +154,9 @@ class Booking:
         """Keep it for the same-certificate rule."""
         if self._place is not None:
             self._place.backend.leaf_sha256 = sha256
+
+    def learnt(self) -> None:
+        """Do nothing: the record tells it already."""
 
     def try_failed(self, reason: str | None, why: str) -> None:
         """Give the candidate's place back, and mark its health: no client can bring this about."""
@@ -196,3 +200,12 @@ class Booking:
     def _objection(self, pool: Pool, shown_sha256: bytes | None, backend: Backend) -> str | None:
         policy = pool.config.tls.same_certificate
         return objection(self.service.listener.mode, policy, shown_sha256, backend)
+
+
+def _passed_over(pool: Pool, excluded: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Add to each slug what the backend's health says, where that is why."""
+    backends = {backend.name: backend for backend in pool.backends}
+    for name, slug in excluded:
+        health = backends[name].health
+        said = {"down": health.reason, "set_aside": health.set_aside_reason}
+        yield name, slug, said.get(slug, "")

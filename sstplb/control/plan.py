@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from sstplb.account.privacy import Discretion, key_of
 from sstplb.balance.pool import Pool
 from sstplb.balance.same_certificate import mismatch_sentence
 from sstplb.config import schema
@@ -35,6 +36,8 @@ from sstplb.tls.native import TICKET_KEYS_BYTES
 from sstplb.tls.openssl import OpenSsl
 from sstplb.tls.policy import ClientPolicy, ServerPolicy
 
+PRIVACY_KEY_MIN = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -47,6 +50,8 @@ class Prepared:
     """By pool name; those with TLS transport only."""
     passwords: Mapping[str, str]
     """By pool name: the password of the login check."""
+    discretion: Discretion
+    """What may be told of who calls."""
     access: Access
     """Who may come in by the admin side's TCP door."""
     ticket_keys: bytes
@@ -114,6 +119,7 @@ def prepare(config: schema.Config, ticket_keys: bytes | None = None) -> Prepared
                 passwords[name] = read_secret(pool.check.password)
         except CertificateError as error:
             problems.append(Problem(str(error), f"pools.{name}"))
+    discretion = _load_discretion(config.privacy, ticket_keys, problems)
     access = load_access(config.admin, problems, hints)
     directory = config.capture.directory
     if directory is not None and not (directory.is_dir() and os.access(directory, os.W_OK)):
@@ -127,6 +133,7 @@ def prepare(config: schema.Config, ticket_keys: bytes | None = None) -> Prepared
         MappingProxyType(server_policies),
         MappingProxyType(client_policies),
         MappingProxyType(passwords),
+        discretion,
         access,
         ticket_keys,
         engine,
@@ -137,6 +144,24 @@ def prepare(config: schema.Config, ticket_keys: bytes | None = None) -> Prepared
 def all_warnings(prepared: Prepared) -> list[Problem]:
     """Return what will hurt: in the configuration, and in the certificates it names."""
     return [*config_warnings(prepared.config), *prepared.warnings]
+
+
+def _load_discretion(rules: schema.Privacy, made_up: bytes, problems: list[Problem]) -> Discretion:
+    """Load the key of ``privacy.key``, or make one from ``made_up``, as all processes do alike."""
+    secret = made_up
+    if rules.key is not None:
+        try:
+            secret = read_secret(rules.key).encode()
+        except CertificateError as error:
+            problems.append(Problem(str(error), "privacy.key"))
+        else:
+            if len(secret) < PRIVACY_KEY_MIN:
+                message = (
+                    f"expected {PRIVACY_KEY_MIN} characters or more; "
+                    "make some with: openssl rand -hex 32"
+                )
+                problems.append(Problem(message, "privacy.key"))
+    return Discretion(rules, key_of(secret))
 
 
 def _engine(config: schema.Config, problems: list[Problem]) -> tuple[OpenSsl | None, str]:
@@ -251,6 +276,7 @@ def _service(prepared: Prepared, listener: schema.Listener) -> Service:
         listener,
         prepared.config.limits,
         prepared.server_policies.get(listener.name),
+        prepared.discretion,
         route(listener.pool),
         MappingProxyType({sni.lower(): route(name) for sni, name in listener.sni_pools.items()}),
         MappingProxyType({key.lower(): route(name) for key, name in listener.tenant_pools.items()}),

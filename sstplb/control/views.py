@@ -198,10 +198,13 @@ class TryView:
     backend: str
     reason: str
     seconds: float
+    why: str
+    """The reason in words."""
 
 
 CallView = dict[str, Any]
-"""``log_fields`` of the record, with ``id``, ``state``, ``started_at``, ``phases``, ``tries``."""
+"""``log_fields`` of the record, with ``id``, ``state``, ``started_at``, ``phases``, ``tries``,
+``passed_over``, and the whole ``story``."""
 
 
 class Volumes:
@@ -366,14 +369,29 @@ def call_view(record: Record, call: Booking | None = None) -> CallView:
         "started_at": record.started_at,
         **fields,
         "phases": phases,
-        "tries": [TryView(t.backend, t.reason, round(t.seconds, 6)) for t in record.tries],
+        "tries": [TryView(t.backend, t.reason, round(t.seconds, 6), t.why) for t in record.tries],
+        "passed_over": list(record.passed_over),
+        "served_sha256": record.served_sha256,
+        "backend_sha256": record.backend_sha256,
+        "backend_sha256_from": record.backend_sha256_from,
     }
+    for name in LOG_ONLY:
+        shown.pop(name, None)
+    if record.story is not None:
+        shown["story"] = record.story
     if call is not None and record.outcome is None:
         shown["bytes_in"], shown["bytes_out"] = call.bytes_so_far
         shown["duration_s"] = round(now_s() - record.opened_s, 6)
     return shown
 
 
+LOG_ONLY = frozenset(
+    {
+        "steps", "step_details", "hellos", "tries_why", "passed_over_why", "hash_protocol",
+        "certificate_hash", "hash_whose", "nonce_echoed", "hash_offered",
+    }
+)  # fmt: skip
+"""Fields of the log that the story, the tries and those passed over say better."""
 PHASES = ("preface_s", "hello_s", "tls_s", "head_s", "reach_s", "relay_s")
 
 

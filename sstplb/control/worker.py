@@ -161,6 +161,7 @@ class Worker:
             if now != self._reported.get(number, (0, 0)):
                 self._reported[number] = now
                 moved.append((number, *now))
+            stub.tell_news()
         for at in range(0, max(1, len(moved)), REPORTED_AT_ONCE):
             self.send("report", time.process_time(), moved[at : at + REPORTED_AT_ONCE])
         self._loop.call_later(REPORT_S, self._report)
@@ -176,6 +177,8 @@ class Stub:
         self._pools = pools
         self._pool = ""
         self._answer: asyncio.Future[Any] | None = None
+        self._told = 0
+        """Moments of the story that the balancer knows."""
 
     def answered(self, is_error: bool, value: Any) -> None:
         """Take the answer the call waits for, if it still does."""
@@ -213,6 +216,17 @@ class Stub:
     def saw_leaf(self, sha256: bytes) -> None:
         """Tell."""
         self._tell("saw_leaf", sha256)
+
+    def learnt(self) -> None:
+        """Tell."""
+        self._tell("learnt", self.record)
+
+    def tell_news(self) -> None:
+        """Tell of a running call's story what has not been told; so that it can be looked at."""
+        story = self.record.story
+        if story is not None and self.record.outcome is None and len(story.moments) > self._told:
+            self._told = len(story.moments)
+            self.learnt()
 
     def try_failed(self, reason: str | None, why: str) -> None:
         """Tell."""

@@ -49,6 +49,8 @@ class CallPlan:
     """How long to stay after that."""
     hash_protocol: HashProtocol | None = None
     tenant_id: str | None = None
+    computer: str = "LAB-PC"
+    """What the caller's computer is called; empty: it does not say."""
     timeout_s: float = 30.0
     """For the opening."""
 
@@ -114,6 +116,7 @@ async def place_call(
             password=plan.password,
             hash_protocol=plan.hash_protocol,
             tenant_id=plan.tenant_id,
+            computer=plan.computer,
         )
         caller = Caller(leg, settings, note)
         await _live(caller, plan, report, began, on_connected)

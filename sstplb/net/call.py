@@ -10,7 +10,7 @@ from typing import Protocol
 
 from sstplb.account.record import Outcome, Try
 from sstplb.errors import CallError
-from sstplb.net import tcp
+from sstplb.net import insight, tcp
 from sstplb.net.booking import Booking
 from sstplb.net.capture import Recorder
 from sstplb.net.leg import Leg, PlainLeg
@@ -60,17 +60,20 @@ class Call:
         self.served: ServedCertificate | None = None
         """The certificate this client was shown."""
         self.backend_leg: Leg | None = None
+        self.backend_hashes: frozenset[bytes] = frozenset()
+        """Of the certificate the backend expects this client to have seen, as far as is known."""
         self.handed_over = False
         self.is_visit = False
         """Whether this turned out not to be SSTP."""
-        self.flow = Flow(now_s())
+        self.began = now_s()
+        self.flow = Flow(self.began)
         self.watcher: Watcher | None = None
         self.relay: Relay | None = None
         """While it runs."""
         self.ended_by: CallError | None = None
         """Why somebody outside ended this call."""
         self.task: asyncio.Task[None] | None = None
-        self._marked_at = now_s()
+        self._marked_at = self.began
         self._weighed = False
 
     @property
@@ -92,9 +95,9 @@ class Call:
         setattr(self.record.phases, f"{phase}_s", now - self._marked_at)
         self._marked_at = now
 
-    def tried(self, backend: str, seconds: float, reason: str = "") -> None:
-        """Note one try; ``reason`` is empty for the one that succeeded."""
-        self.record.tries.append(Try(backend, reason, seconds))
+    def tried(self, backend: str, seconds: float, reason: str = "", why: str = "") -> None:
+        """Note one try; ``reason`` is empty for the one that succeeded, ``why`` is in words."""
+        self.record.tries.append(Try(backend, reason, seconds, why))
 
     def reached(self, route: Route, backend: str, leg: Leg) -> None:
         """Note the backend that answered; its leg is the call's from now on."""
@@ -124,10 +127,20 @@ class Call:
             self._weighed = True
             self.booking.did_badly(reason, why)
 
+    def tell(self) -> None:
+        """Have the record tell what the watcher has seen."""
+        if self.watcher is not None:
+            insight.tell(self.record, self.watcher, self.service.discretion, self.began)
+
     def close(self, outcome: Outcome, reason: str, detail: str = "") -> None:
         """Close the record: exactly once (the ledger insists)."""
-        record = self.record
+        record, flow = self.record, self.flow
         record.bytes_in, record.bytes_out = self.bytes_so_far
+        self.tell()
+        if self.watcher is not None and record.story is not None:
+            insight.tell_hellos(record.story, self.watcher, flow.moved_at)
+        client_first = None if flow.ended_first is None else flow.ended_first is flow.inward
+        record.ended_by = insight.ended_by(record, outcome, client_first=client_first)
         if self.watcher is not None:
             record.packets_in = self.watcher.packets_from_client
             record.packets_out = self.watcher.packets_from_backend

@@ -13,6 +13,7 @@ it has just shown is compared, for it may have been renewed a second ago.
 
 from collections.abc import Awaitable, Callable
 
+from sstplb.account.record import PassedOver
 from sstplb.balance.same_certificate import mismatch_sentence
 from sstplb.config.schema import MismatchPolicy, ProxyVersion
 from sstplb.errors import (
@@ -24,12 +25,14 @@ from sstplb.errors import (
     BackendTlsError,
     CallError,
     CertificateMismatchError,
+    NoBackendAvailableError,
     ProtocolError,
     TlsError,
 )
 from sstplb.net.booking import Chosen
 from sstplb.net.call import Call, now_s
 from sstplb.net.dial import Way, dial
+from sstplb.net.insight import tell_certificates
 from sstplb.net.leg import RECEIVE_BYTES, Leg
 from sstplb.net.opening import deadline
 from sstplb.net.service import Route
@@ -75,7 +78,7 @@ async def _first_that_can(call: Call, route: Route, attempt: Attempt) -> None:
     last: CallError | None = None
     late = BackendTimeoutError(f"no backend answered within {config.total_timeout:g} s in all")
     with deadline(config.total_timeout, late):
-        chosen: Chosen | None = await call.booking.first(route.pool, _shown(call, route))
+        chosen = await _first(call, route)
         for _ in range(config.tries_max):
             if chosen is None:
                 break
@@ -90,6 +93,15 @@ async def _first_that_can(call: Call, route: Route, attempt: Attempt) -> None:
     raise last
 
 
+async def _first(call: Call, route: Route) -> Chosen | None:
+    """Return the best candidate. Raises NoBackendAvailableError; the record says why then."""
+    try:
+        return await call.booking.first(route.pool, _shown(call, route))
+    except NoBackendAvailableError as error:
+        call.record.passed_over = tuple(PassedOver(*said) for said in error.passed_over)
+        raise
+
+
 async def _try(call: Call, route: Route, chosen: Chosen, attempt: Attempt) -> None:
     """Dial one backend and make the attempt; on success it is the call's backend.
 
@@ -102,6 +114,7 @@ async def _try(call: Call, route: Route, chosen: Chosen, attempt: Attempt) -> No
     try:
         with deadline(limit, late):
             leg = await dial(_way(call, route, chosen))
+            _note_certificates(call, route, chosen, leg)
             _insist_on_same_certificate(call, route, name, leg)
             await attempt(name, leg)
     except BaseException as error:
@@ -111,7 +124,7 @@ async def _try(call: Call, route: Route, chosen: Chosen, attempt: Attempt) -> No
             error = BackendClosedError(f"{name} closed before it answered: {error}")
         its_fault = error.reason if isinstance(error, BackendError) else None
         if its_fault is not None:
-            call.tried(name, now_s() - began, its_fault)
+            call.tried(name, now_s() - began, its_fault, str(error))
         call.booking.try_failed(its_fault, str(error))
         raise error from None
     call.tried(name, now_s() - began)
@@ -170,6 +183,13 @@ async def could_be_served(call: Call, route: Route) -> bool:
 def _shown(call: Call, route: Route) -> bytes | None:
     """Return the SHA-256 of the certificate that RRAS will hear of from this client, if any."""
     return call.served.certificate.sha256 if call.served and route.carries_sstp else None
+
+
+def _note_certificates(call: Call, route: Route, chosen: Chosen, leg: Leg) -> None:
+    """Note which certificate the client saw, and which one this backend expects."""
+    der = leg.info.peer_leaf_der if leg.info is not None else None
+    shown = _shown(call, route)
+    call.backend_hashes = tell_certificates(call.record, shown, der, chosen.config)
 
 
 def _insist_on_same_certificate(call: Call, route: Route, name: str, leg: Leg) -> None:

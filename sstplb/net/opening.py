@@ -106,6 +106,7 @@ async def take_hello(call: Call) -> ClientHello:
             raise ClientTlsError(str(error), reason=error.reason) from error
     call.client_leg.unread(bytes(read))
     call.record.server_name = hello.server_name
+    call.record.tls_offered = hello.newest_version
     call.mark("hello")
     return hello
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from types import MappingProxyType
 
+from sstplb.account.privacy import Discretion
 from sstplb.config import schema
 from sstplb.config.schema import UnknownTenant
 from sstplb.errors import UnknownTenantError, quote
@@ -50,6 +51,8 @@ class Service:
     limits: schema.Limits
     server_policy: ServerPolicy | None
     """The certificates to serve; None in passthrough."""
+    discretion: Discretion
+    """What may be told of who calls."""
     route: Route
     routes_by_name: Mapping[str, Route] = field(default_factory=lambda: MappingProxyType({}))
     """Other routes by server name, exact (``vpn.example.test``) or ``*.example.test``."""

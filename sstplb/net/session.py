@@ -44,7 +44,7 @@ from sstplb.errors import (
     quote,
 )
 from sstplb.net import failover, opening
-from sstplb.net.call import Call
+from sstplb.net.call import Call, now_s
 from sstplb.net.goodbye import say_goodbye
 from sstplb.net.leg import RECEIVE_BYTES
 from sstplb.net.relay import IdleTooLongError, LegFailedError, Relay, RelayLimits, Seen
@@ -144,14 +144,19 @@ def _watch(call: Call) -> tuple[Seen | None, Seen | None]:
         call.did_well()  # nothing more will be learnt: that it answered must do
         return None, None
     hashes = frozenset({served.certificate.sha256, served.certificate.sha1})
-    call.watcher = watcher = Watcher(listener.follow, hashes)
+    call.watcher = watcher = Watcher(listener.follow, hashes, call.backend_hashes)
+    story = watcher.story
 
     def seen_inward(chunk: memoryview) -> int:
-        watcher.from_client(chunk)
+        watcher.from_client(chunk, now_s())
+        if story.news:
+            call.tell()
         return watcher.looks_at_bytes
 
     def seen_outward(chunk: memoryview) -> int:
-        watcher.from_backend(chunk)
+        watcher.from_backend(chunk, now_s())
+        if story.news:
+            call.tell()
         if watcher.is_proven:
             call.did_well()
         return watcher.looks_at_bytes

@@ -93,6 +93,8 @@ class CallerSettings:
     hash_protocol: HashProtocol | None = None
     """Insist on a hash; by default SHA-256 when it is offered, as 3.2.5.2.3 wants."""
     tenant_id: str | None = None
+    computer: str = ""
+    """With a name the caller introduces itself in PPP, as Windows does."""
     stops_at_ack: bool = False
     """Hang up politely once the server has accepted the call."""
 
@@ -118,7 +120,7 @@ class CallerMachine:
         self._packets = PacketReader()
         self._state: ClientState | None = None
         self._request: packet.CryptoBindingRequest | None = None
-        self._ppp = PppPeer(ClientEnd(settings.user, settings.password), random)
+        self._ppp = PppPeer(_client_end(settings), random)
         self._out = bytearray()
         self._heard_at = 0.0
         """When the silence began: with the last bytes, or with our hello."""
@@ -375,3 +377,7 @@ class CallerMachine:
 
     def _note(self, kind: StepKind, sentence: str, now: float) -> None:
         self.steps.append(Step(kind, sentence, now))
+
+
+def _client_end(settings: CallerSettings) -> ClientEnd:
+    return ClientEnd(settings.user, settings.password, settings.computer, settings.correlation_id)

@@ -23,11 +23,13 @@ class Protocol(IntEnum):
     """PPP protocol numbers (IANA)."""
 
     IP = 0x0021
+    IPV6 = 0x0057
     IPCP = 0x8021
     CCP = 0x80FD
     LCP = 0xC021
     PAP = 0xC023
     CHAP = 0xC223
+    EAP = 0xC227
 
 
 class Code(IntEnum):

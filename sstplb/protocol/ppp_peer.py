@@ -16,6 +16,7 @@ with Protocol-Reject, as RRAS does. Events never hold a password, a challenge or
 """
 
 import hmac
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -94,7 +95,7 @@ class Terminated:
 
 PppEvent = LinkOpened | Authenticated | AuthenticationFailed | AddressAssigned | Terminated
 
-_CHAP_ERRORS = (
+CHAP_ERRORS = (
     ("646", "restricted logon hours"),
     ("647", "account disabled"),
     ("648", "password expired"),
@@ -102,6 +103,7 @@ _CHAP_ERRORS = (
     ("691", "wrong user name or password"),
     ("709", "changing password failed"),
 )
+"""RFC 2759 6: the numbers are those of Windows' RAS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,10 @@ class ClientEnd:
 
     user: str
     password: str = field(repr=False)
+    computer: str = ""
+    """With a name it introduces itself as Windows does (RFC 1570 2.1); else it does not."""
+    correlation_id: str = ""
+    """A GUID in braces, to introduce the call by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,12 +312,24 @@ class PppPeer:
             value = bytes((mschap.CHALLENGE_BYTES,)) + self._challenge + self.end.name.encode()
             packet = PppPacket(ChapCode.CHALLENGE, self._next(), value)
             return self._repeating(ppp.encode_frame(Protocol.CHAP, packet.encode()), now)
+        introduction = self._introduce(self.end)
         if self._authentication is Authentication.PAP:
             user, password = self.end.user.encode(), self.end.password.encode()
             value = bytes((len(user),)) + user + bytes((len(password),)) + password
             packet = PppPacket(PapCode.REQUEST, self._next(), value)
-            return self._repeating(ppp.encode_frame(Protocol.PAP, packet.encode()), now)
-        return []
+            request = ppp.encode_frame(Protocol.PAP, packet.encode())
+            return introduction + self._repeating(request, now)
+        return introduction
+
+    def _introduce(self, end: ClientEnd) -> list[bytes]:
+        """Say who we are, in the three Identification packets that Windows sends."""
+        if not end.computer:
+            return []
+        said = [b"MSRASV5.20", f"MSRAS-0-{end.computer}".encode()]
+        if end.correlation_id:
+            said.append(uuid.UUID(end.correlation_id).bytes_le)
+        packets = (PppPacket(Code.IDENTIFICATION, self._next(), self._magic + s) for s in said)
+        return [ppp.encode_frame(Protocol.LCP, packet.encode()) for packet in packets]
 
     def _receive_pap(self, packet: PppPacket, now: float) -> list[bytes]:
         if isinstance(self.end, ClientEnd):
@@ -341,7 +359,7 @@ class PppPeer:
                 return self._check_server(self.end, packet, now)
             case ChapCode.FAILURE:
                 text = packet.data.decode("latin-1")
-                known = (why for code, why in _CHAP_ERRORS if f"E={code}" in text)
+                known = (why for code, why in CHAP_ERRORS if f"E={code}" in text)
                 self._disbelieved(self.end.user, next(known, "refused by the server"))
         return []
 

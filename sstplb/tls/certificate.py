@@ -117,6 +117,12 @@ def leaf_sha256(der: bytes) -> bytes:
     return hashlib.sha256(der).digest()
 
 
+def leaf_hashes(der: bytes) -> frozenset[bytes]:
+    """Return what a client may bind to that saw this leaf: its SHA-256 and its SHA-1."""
+    sha1 = hashlib.sha1(der, usedforsecurity=False).digest()
+    return frozenset({hashlib.sha256(der).digest(), sha1})
+
+
 def certificate_from_der(der: bytes) -> Certificate:
     """Read a leaf as it came over the wire. Raises CertificateError."""
     try:

@@ -7,7 +7,9 @@ at once who does not speak TLS at all.
 """
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from sstplb.errors import TlsError, quote
 
@@ -17,7 +19,10 @@ HELLO_BYTES_MAX = 16384
 """Post-quantum key shares make hellos of 2 KiB; the format would allow 16 MiB."""
 _HANDSHAKE, _CLIENT_HELLO = 22, 1
 _MESSAGE_HEADER_BYTES = 4
-_SERVER_NAME, _ALPN = 0, 16
+_SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS = 0, 16, 43
+_VERSIONS: Mapping[int, str] = MappingProxyType(
+    {0x0300: "SSLv3", 0x0301: "TLSv1", 0x0302: "TLSv1.1", 0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
+)
 _STRANGERS = (
     (b"SSH-", "an SSH client"),
     (b"GET ", "a plain HTTP request"),
@@ -35,6 +40,8 @@ class ClientHello:
 
     server_name: str | None
     alpn: tuple[str, ...] = ()
+    newest_version: str | None = None
+    """The newest TLS version offered, as ``TLSv1.3``; None: none that we know."""
 
 
 class HelloReader:
@@ -111,12 +118,13 @@ class HelloReader:
 
 def _parse(body: bytes) -> ClientHello:
     """Read the fields that matter. Raises struct.error, IndexError or ValueError."""
-    at = 2 + 32  # legacy version, random
+    versions = [int(struct.unpack_from("!H", body)[0])]  # legacy; 1.2 where 1.3 is offered too
+    at = 2 + 32  # the random
     at += 1 + body[at]  # session id
     at += 2 + int(struct.unpack_from("!H", body, at)[0])  # cipher suites
     at += 1 + body[at]  # compression methods
     if at >= len(body):
-        return ClientHello(None)  # extensions are optional before TLS 1.3
+        return ClientHello(None, (), _newest(versions))  # extensions are optional before TLS 1.3
     end = at + 2 + int(struct.unpack_from("!H", body, at)[0])
     at += 2
     if end > len(body):
@@ -130,8 +138,16 @@ def _parse(body: bytes) -> ClientHello:
             name = _server_name(value)
         elif kind == _ALPN:
             alpn = _protocols(value)
+        elif kind == _SUPPORTED_VERSIONS and value:
+            versions += [v for (v,) in struct.iter_unpack("!H", value[1 : 1 + value[0] // 2 * 2])]
         at += 4 + size
-    return ClientHello(name, alpn)
+    return ClientHello(name, alpn, _newest(versions))
+
+
+def _newest(versions: list[int]) -> str | None:
+    """Name the newest version that is one; clients offer made-up numbers too (RFC 8701)."""
+    known = [version for version in versions if version in _VERSIONS]
+    return _VERSIONS[max(known)] if known else None
 
 
 def _server_name(value: bytes) -> str | None:

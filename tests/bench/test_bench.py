@@ -20,7 +20,7 @@ from sstplb.protocol.call import Watcher
 def test_a_load_is_a_valid_stream_of_packets(name: str) -> None:
     wanted = pattern(name)
     watcher = Watcher(Follow.FULL, frozenset())
-    watcher.from_client(wanted.block)
+    watcher.from_client(wanted.block, 0.0)
     assert watcher.fault is None
     assert sum(wanted.units) == len(wanted.block)
 

@@ -26,7 +26,7 @@ STREAM = b"".join(PACKETS)
 @given(st.integers(0, len(STREAM)), st.lists(st.integers(1, 3000), max_size=30))
 def test_who_followed_every_packet_knows(joined: int, sizes: list[int]) -> None:
     watcher = Watcher(Follow.FULL, frozenset())
-    watcher.from_client(STREAM[:joined])
+    watcher.from_client(STREAM[:joined], 0.0)
     boundary, _ = watcher.boundaries()
     assert boundary.is_here == (joined in (0, *ENDS))
     at = joined

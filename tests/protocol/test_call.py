@@ -38,9 +38,9 @@ def watch(follow: Follow = Follow.FULL) -> Watcher:
 
 def opened(follow: Follow = Follow.FULL, **fields: object) -> Watcher:
     watcher = watch(follow)
-    watcher.from_client(packet.connect_request().encode())
-    watcher.from_backend(ACK)
-    watcher.from_client(connected(**fields))  # type: ignore[arg-type]  # the fields of connected
+    watcher.from_client(packet.connect_request().encode(), 0.0)
+    watcher.from_backend(ACK, 0.0)
+    watcher.from_client(connected(**fields), 0.0)  # type: ignore[arg-type]  # the fields of connected
     return watcher
 
 
@@ -55,11 +55,11 @@ def test_a_good_opening_is_followed_without_a_fault() -> None:
 def test_any_split_gives_the_same_view(sizes: list[int]) -> None:
     stream = packet.connect_request().encode() + DATA * 3 + connected() + DATA + DATA[:50]
     watcher, at = watch(), 0
-    watcher.from_backend(ACK)
+    watcher.from_backend(ACK, 0.0)
     for size in sizes:
-        watcher.from_client(stream[at : at + size])
+        watcher.from_client(stream[at : at + size], 0.0)
         at += size
-    watcher.from_client(stream[at:])
+    watcher.from_client(stream[at:], 0.0)
     assert watcher.packets_from_client == 7
     assert watcher.phase is CallPhase.CONNECTED
     assert watcher.fault is None
@@ -68,7 +68,7 @@ def test_any_split_gives_the_same_view(sizes: list[int]) -> None:
 def test_byte_by_byte() -> None:
     watcher = watch()
     for byte in packet.connect_request().encode() + DATA + connected():
-        watcher.from_client(bytes([byte]))
+        watcher.from_client(bytes([byte]), 0.0)
     assert watcher.packets_from_client == 3
     assert watcher.phase is CallPhase.CONNECTED
 
@@ -89,7 +89,7 @@ def test_a_wrong_binding_is_named(reason: str, fields: dict[str, object]) -> Non
 
 def test_a_refused_binding_is_named_with_the_clients_hash() -> None:
     watcher = opened()
-    watcher.from_backend(DATA + REFUSAL)
+    watcher.from_backend(DATA + REFUSAL, 0.0)
     assert watcher.fault is not None
     assert watcher.fault.reason == "binding_refused"
     assert SERVED.hex() in watcher.fault.sentence
@@ -97,24 +97,24 @@ def test_a_refused_binding_is_named_with_the_clients_hash() -> None:
 
 def test_following_the_opening_only_still_sees_the_refusal() -> None:
     watcher = opened(Follow.OPENING)
-    watcher.from_backend(DATA * (PACKETS_AFTER_CONNECTED - 1))
+    watcher.from_backend(DATA * (PACKETS_AFTER_CONNECTED - 1), 0.0)
     assert watcher.looks_at_bytes == ALL_BYTES
-    watcher.from_backend(REFUSAL)
+    watcher.from_backend(REFUSAL, 0.0)
     assert watcher.fault is not None
     assert watcher.fault.reason == "binding_refused"
 
 
 def test_after_the_opening_only_endings_are_looked_at() -> None:
     watcher = opened(Follow.OPENING)
-    watcher.from_backend(DATA * PACKETS_AFTER_CONNECTED)
+    watcher.from_backend(DATA * PACKETS_AFTER_CONNECTED, 0.0)
     assert watcher.looks_at_bytes == ENDING_BYTES_MAX
     assert watcher.packets_from_client is None, "from now on they are not counted"
-    watcher.from_client(DATA * 10)
-    watcher.from_client(b"\x10\x01\x00\x14 a lie in the middle of a packet")
-    watcher.from_client(ECHO)
+    watcher.from_client(DATA * 10, 0.0)
+    watcher.from_client(b"\x10\x01\x00\x14 a lie in the middle of a packet", 0.0)
+    watcher.from_client(ECHO, 0.0)
     ending = watcher.ending
     assert ending is None
-    watcher.from_client(packet.disconnect().encode())
+    watcher.from_client(packet.disconnect().encode(), 0.0)
     assert watcher.ending is not None
     assert watcher.ending.reason == "disconnected_by_client"
 
@@ -122,7 +122,7 @@ def test_after_the_opening_only_endings_are_looked_at() -> None:
 def test_following_off_looks_at_nothing() -> None:
     watcher = opened(Follow.OFF)
     assert watcher.looks_at_bytes == 0
-    watcher.from_client(packet.disconnect().encode())
+    watcher.from_client(packet.disconnect().encode(), 0.0)
     assert watcher.ending is None
     assert watcher.packets_from_client is None
 
@@ -139,7 +139,7 @@ def test_following_off_looks_at_nothing() -> None:
 )
 def test_faults_of_the_backend_are_named(stream: bytes, reason: str) -> None:
     watcher = watch()
-    watcher.from_backend(stream)
+    watcher.from_backend(stream, 0.0)
     assert watcher.fault is not None
     assert watcher.fault.reason == reason
 
@@ -152,16 +152,16 @@ def test_who_is_waited_for_is_blamed_for_a_negotiation_timeout() -> None:
         (packet.connect_request().encode(), "client", "backend"),
     ):
         watcher = watch()
-        watcher.from_client(said_before)
-        (watcher.from_backend if waits == "backend" else watcher.from_client)(timeout)
+        watcher.from_client(said_before, 0.0)
+        (watcher.from_backend if waits == "backend" else watcher.from_client)(timeout, 0.0)
         assert watcher.fault is not None
         assert (watcher.fault.reason, watcher.fault.side) == ("negotiation_timeout", blamed)
 
 
 def test_a_polite_end_is_no_fault() -> None:
     watcher = opened()
-    watcher.from_client(packet.disconnect().encode())
-    watcher.from_backend(packet.DISCONNECT_ACK.encode())
+    watcher.from_client(packet.disconnect().encode(), 0.0)
+    watcher.from_backend(packet.DISCONNECT_ACK.encode(), 0.0)
     assert watcher.fault is None
     assert watcher.ending is not None
     assert watcher.ending.reason == "disconnected_by_client"

@@ -27,7 +27,7 @@ def next_end(at: int) -> int:
 
 def followed(until: int) -> Boundary:
     watcher = Watcher(Follow.FULL, frozenset())
-    watcher.from_client(STREAM[:until])
+    watcher.from_client(STREAM[:until], 0.0)
     return watcher.boundaries()[0]
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -43,7 +43,7 @@ class Lab:
         ]
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator["Lab"]:
+    async def running(self) -> AsyncIterator[Self]:
         for server in self.servers:
             await server.start()
         addresses = [server.https or server.http for server in self.servers]

@@ -10,8 +10,13 @@ from sstplb.errors import TlsError
 from sstplb.tls.hello import ClientHello, HelloReader
 
 
-def hello(name: str | None = "vpn.example.test", alpn: tuple[str, ...] = ()) -> bytes:
+def hello(
+    name: str | None = "vpn.example.test",
+    alpn: tuple[str, ...] = (),
+    newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED,
+) -> bytes:
     context = ssl.create_default_context()
+    context.maximum_version = newest
     context.check_hostname = name is not None
     if alpn:
         context.set_alpn_protocols(list(alpn))
@@ -37,11 +42,11 @@ def test_any_split_over_segments_and_records(segment: int, record: int) -> None:
     for at in range(0, len(records), segment):
         assert got is None
         got = reader.feed(records[at : at + segment])
-    assert got == ClientHello("vpn.example.test", ("h2", "http/1.1"))
+    assert got == ClientHello("vpn.example.test", ("h2", "http/1.1"), "TLSv1.3")
 
 
 def test_a_client_without_sni() -> None:
-    assert HelloReader().feed(hello(None)) == ClientHello(None)
+    assert HelloReader().feed(hello(None)) == ClientHello(None, (), "TLSv1.3")
 
 
 @pytest.mark.parametrize(
@@ -78,3 +83,10 @@ def test_an_endless_hello_is_refused() -> None:
     with pytest.raises(TlsError) as caught:
         HelloReader().feed(b"\x16\x03\x01\x00\x40\x01\xff\xff\xff" + bytes(60))
     assert caught.value.reason == "bad_hello"
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_the_newest_version_that_is_offered(newest: ssl.TLSVersion) -> None:
+    got = HelloReader().feed(hello("vpn.example.test", newest=newest))
+    assert got is not None
+    assert got.newest_version == newest.name.replace("v1_", "v1.")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from sstplb import __version__
-from sstplb.account.record import Goodbye
+from sstplb.account.record import Goodbye, PassedOver, Story
 from sstplb.config import schema
 from sstplb.config.schema import DURATION_S_MAX, LogLevel, Standing
 from sstplb.control.admin.reply import Reply
@@ -141,6 +141,7 @@ class TryShape(BaseModel):
     backend: str
     reason: str
     seconds: float
+    why: str = Field(description="The reason in words.")
 
 
 class CallShape(Phases):
@@ -161,6 +162,9 @@ class CallShape(Phases):
     correlation_id: str | None = None
     tenant_id: str | None = None
     server_name: str | None = None
+    tls_offered: str | None = Field(
+        default=None, description="The newest TLS version the client offers."
+    )
     tls_version: str | None = None
     cipher: str | None = None
     pool: str | None = None
@@ -171,6 +175,29 @@ class CallShape(Phases):
         default=None, description="What a side said to the CALL_DISCONNECT when we ended the call."
     )
     backend_goodbye: Goodbye | None = None
+    user: str | None = Field(
+        default=None, description="Like computer and address as the section privacy has it."
+    )
+    computer: str | None = None
+    address: str | None = Field(default=None, description="Assigned inside the tunnel.")
+    authentication: str | None = Field(default=None, description="The method.")
+    authenticated_s: float | None = None
+    address_s: float | None = Field(
+        default=None, description="From CALL_CONNECT_REQUEST to the address."
+    )
+    served_sha256: str | None = Field(
+        default=None, description="Of the certificate this client was shown."
+    )
+    backend_sha256: str | None = Field(
+        default=None, description="Of the certificate its backend expects, as far as is known."
+    )
+    backend_sha256_from: Literal["shown", "declared"] | None = None
+    passed_over: list[PassedOver] = Field(description="Who was no candidate, when there was none.")
+    story: Story | None = Field(
+        default=None,
+        description="What its packets told, where TLS ends here and they are followed.",
+    )
+    ended_by: Literal["client", "backend", "balancer"] | None = None
     outcome: str | None = None
     reason: str | None = None
     detail: str | None = None
