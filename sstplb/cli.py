@@ -16,6 +16,7 @@ from rich.console import Console
 
 from sstplb import __version__
 from sstplb.config import describe, loader
+from sstplb.control import explaining
 from sstplb.control import run as control
 from sstplb.control.ctl import commands as ctl
 from sstplb.control.first import commands as first
@@ -31,7 +32,8 @@ app = typer.Typer(
     help="A load balancer and TLS-offload / re-encryption proxy for SSTP, Microsoft's VPN over "
     "HTTPS.\n\nStart with [b]sstplb demo[/b]. In front of RRAS: write a configuration "
     "([b]sstplb init[/b] asks a few questions), look at it with [b]sstplb check[/b], run it with "
-    "[b]sstplb run[/b]. When a call fails: [b]sstplb probe[/b] and [b]sstplb call[/b] say why.",
+    "[b]sstplb run[/b]. When a call fails: [b]sstplb explain[/b], [b]sstplb probe[/b] and "
+    "[b]sstplb call[/b] say why.",
     rich_markup_mode="rich",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -188,6 +190,7 @@ app.add_typer(commands.app)
 app.add_typer(ctl.app, name="ctl")
 app.add_typer(top.app)
 app.add_typer(first.app)
+app.add_typer(explaining.app)
 
 
 @app.command("schema")

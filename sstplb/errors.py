@@ -27,6 +27,7 @@
     │   └── EndedError         our own decision, in the middle of a call
     │       └── IdleTimeoutError, BackendDownError, DrainedError, StoppedError,
     │           KilledError, WorkerDiedError
+    ├── WindowsLogError        an exported event log that cannot be read
     ├── OperatorError          what an operator asked for while we run cannot be done
     │   ├── BadRequestError, BadValueError, UnknownThingError
     │   ├── ConflictError, CaptureError
@@ -322,6 +323,12 @@ class KilledError(EndedError):
     """An operator ended the call."""
 
     reason = "ended_by_operator"
+
+
+class WindowsLogError(SstplbError):
+    """A file is no exported Windows event log, or not one to be trusted."""
+
+    reason = "bad_windows_log"
 
 
 class OperatorError(SstplbError):

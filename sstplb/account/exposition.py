@@ -24,6 +24,7 @@ Field names are stable and carry their unit; a field that has no value is left o
                     ``backend_sha256``, ``backend_sha256_from`` what it may be compared with;
                     only of calls that did not go well
 ``ended_by``        client, backend or balancer
+``diagnosis``       what was wrong, by its slugs (``diagnosis.py``), where something was
 ``…_s``             seconds: preface, hello, tls, head, reach, relay, duration
 ``bytes_in``, ``bytes_out``      client to backend, backend to client
 ``packets_in``, ``packets_out``  SSTP packets, where they are followed
@@ -34,6 +35,7 @@ Field names are stable and carry their unit; a field that has no value is left o
 
 from dataclasses import fields
 
+from sstplb.account.diagnosis import diagnose
 from sstplb.account.record import Hellos, Outcome, Phases, Record, Story
 
 _PHASES = tuple(field.name for field in fields(Phases))
@@ -76,7 +78,10 @@ def log_fields(record: Record) -> dict[str, object]:
         "reason": record.reason or None,
         "detail": record.detail or None,
     }
-    return {name: value for name, value in values.items() if value is not None}
+    known = {name: value for name, value in values.items() if value is not None}
+    if causes := [str(found.cause) for found in diagnose(known)]:
+        known["diagnosis"] = causes
+    return known
 
 
 def _story_fields(story: Story | None) -> dict[str, object | None]:

@@ -27,6 +27,8 @@ import structlog
 import yaml
 
 from sstplb import __version__
+from sstplb.account.diagnosis import diagnose
+from sstplb.account.exposition import log_fields
 from sstplb.account.record import Outcome, Record
 from sstplb.balance.backend import Backend
 from sstplb.config import loader, schema
@@ -63,6 +65,8 @@ from sstplb.net.call import now_s
 from sstplb.net.goodbye import GOODBYE_S
 from sstplb.net.listener import Listener
 
+EVENTS_LOOKED_AT = 2000
+"""For what checks found after a call: more than are kept."""
 END_WAIT_S = 2.0
 """How long ending a call waits to see its record closed."""
 GB = 1_000_000_000
@@ -115,7 +119,8 @@ class Selection:
     client: str | None = None
     """An address or a network."""
     text: str | None = None
-    """Some text in client, server name, backend, correlation id, reason or detail."""
+    """Some text in client, server name, backend, correlation id, reason, detail, or in
+    what the story tells of who calls."""
     limit: int = 200
     offset: int = 0
 
@@ -237,10 +242,12 @@ class Operator:
         return len(found), [views.call_view(r, running.get(r.id)) for r in page]
 
     def call(self, number: int) -> CallView:
-        """Return one call. Raises UnknownThingError: there was none, or it is long gone."""
+        """Return one call, diagnosed. Raises UnknownThingError: it never was, or is long gone."""
         for record in self._records("all"):
             if record.id == number:
-                return views.call_view(record, self._running_calls().get(number))
+                shown = views.call_view(record, self._running_calls().get(number))
+                later = views.downs_after(record, self.events.after(0, EVENTS_LOOKED_AT))
+                return {**shown, "diagnoses": diagnose(log_fields(record), later)}
         raise UnknownThingError(
             f"call {number} is not running, and not among the last that ended: see the log",
             f"calls.{number}",
@@ -806,6 +813,7 @@ _FAILED = (Outcome.REFUSED, Outcome.CLIENT_FAILED, Outcome.BACKEND_FAILED)
 
 def _searched(record: Record) -> str:
     """Return what a text is looked for in."""
+    story = record.story
     parts = (
         str(record.id),
         record.client[0],
@@ -815,5 +823,6 @@ def _searched(record: Record) -> str:
         record.outcome,
         record.reason,
         record.detail,
+        *((story.user, story.computer, story.address) if story is not None else ()),
     )
     return "\n".join(part for part in parts if part).casefold()

@@ -8,10 +8,11 @@ objects for show.
 
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sstplb.account.causes import Later
 from sstplb.account.exposition import log_fields
 from sstplb.account.ledger import Way, way_of
 from sstplb.account.record import Record
@@ -19,6 +20,7 @@ from sstplb.balance.backend import Backend
 from sstplb.config.schema import Mode, Standing
 from sstplb.control.balancer import Balancer
 from sstplb.control.booking import Booking
+from sstplb.control.events import Event
 from sstplb.control.plan import PooledChecks
 from sstplb.net.call import now_s
 from sstplb.net.listener import Listener
@@ -392,7 +394,19 @@ LOG_ONLY = frozenset(
     }
 )  # fmt: skip
 """Fields of the log that the story, the tries and those passed over say better."""
+LATER_S = 120.0
+"""A check that finds a backend down within this after a call tells something about the call."""
 PHASES = ("preface_s", "hello_s", "tls_s", "head_s", "reach_s", "relay_s")
+
+
+def downs_after(record: Record, events: Iterable[Event]) -> tuple[Later, ...]:
+    """Return which backends checks found down during a call or soon after it, and why."""
+    began_at, over_at = record.started_at, record.started_at + record.duration_s + LATER_S
+    return tuple(
+        Later(str(event.get("backend")), str(event.get("reason")))
+        for event in events
+        if event.get("event") == "backend_down" and began_at <= event["at"] <= over_at
+    )
 
 
 def wall_clock(monotonic_s: float) -> float:

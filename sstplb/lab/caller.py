@@ -19,7 +19,7 @@ from sstplb.net.dial import Way, dial
 from sstplb.net.tcp import Address
 from sstplb.protocol import ipv4
 from sstplb.protocol.caller import CallerSettings, Failure, Step, StepKind
-from sstplb.protocol.registry import HashProtocol
+from sstplb.protocol.registry import HELLO_TIMEOUT_S, HashProtocol
 from sstplb.tls.certificate import Certificate, certificate_from_der
 from sstplb.tls.info import TlsInfo
 from sstplb.tls.policy import ClientPolicy
@@ -51,6 +51,10 @@ class CallPlan:
     tenant_id: str | None = None
     computer: str = "LAB-PC"
     """What the caller's computer is called; empty: it does not say."""
+    hello_timeout_s: float = HELLO_TIMEOUT_S
+    """Silence before a hello, and again before the call is given up."""
+    mute_s: float = 0.0
+    """How long to hear and say nothing at the end, as who lost its network; then just to go."""
     timeout_s: float = 30.0
     """For the opening."""
 
@@ -117,6 +121,7 @@ async def place_call(
             hash_protocol=plan.hash_protocol,
             tenant_id=plan.tenant_id,
             computer=plan.computer,
+            hello_timeout_s=plan.hello_timeout_s,
         )
         caller = Caller(leg, settings, note)
         await _live(caller, plan, report, began, on_connected)
@@ -200,7 +205,9 @@ async def _live(
                 await caller.run_until(lambda: False)
         except TimeoutError:
             pass
-    if not machine.finished:
+    if plan.mute_s:
+        await asyncio.sleep(plan.mute_s)
+    elif not machine.finished:
         await caller.hang_up()
 
 

@@ -32,6 +32,7 @@ from sstplb.lab.rras_call import RrasCall, ServerSettings
 from sstplb.net.tcp import Address
 from sstplb.protocol.head import HeadReader, RequestHead, build_response, sstp_response
 from sstplb.protocol.ppp_peer import Authentication
+from sstplb.protocol.registry import HELLO_TIMEOUT_S
 from sstplb.tls.certificate import load_certificate
 
 HEAD_BYTES_MAX = 16384
@@ -53,6 +54,8 @@ class Fault(StrEnum):
     """Connections are reset once a request has come."""
     NO_PORTS = "no-ports"
     """All SSTP ports are taken."""
+    MUTE = "mute"
+    """Calls that run get no answer any more, not even to hellos."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class RrasSettings:
     ports_max: int = 128
     """SSTP ports; Windows' default."""
     authentication: Authentication = Authentication.MSCHAPV2
+    hello_timeout_s: float = HELLO_TIMEOUT_S
+    """Silence before a hello to the client, and again before it is given up."""
 
 
 class Rras:
@@ -201,6 +206,7 @@ class Rras:
             self._address,
             self._hashes(over_tls=over_tls),
             self.settings.authentication,
+            hello_timeout_s=self.settings.hello_timeout_s,
         )
         call = RrasCall(server, address, os.urandom, self._report, clock())
         self.calls.add(call)
@@ -219,9 +225,13 @@ class Rras:
                         data = await reader.read(65536)
                 except TimeoutError:
                     out = call.wake(clock())
+                    if self.fault is Fault.MUTE:
+                        out = b""
                     continue
                 if not data:
                     break
+                if self.fault is Fault.MUTE:
+                    continue
                 was_connected = call.connected
                 out = call.receive(data, clock())
                 self.connected_total += call.connected and not was_connected

@@ -56,6 +56,8 @@ class ServerSettings:
     """Hashes it accepts: of its own certificate, or the one it was told."""
     authentication: Authentication = Authentication.MSCHAPV2
     hash_protocols: int = BOTH_HASHES
+    hello_timeout_s: float = HELLO_TIMEOUT_S
+    """Silence before a hello, and again before the call is given up (3.1.2)."""
 
 
 @dataclass(slots=True)
@@ -125,7 +127,10 @@ class RrasCall:
                 self._abort(StatusInfo(AttributeId.NO_ERROR, Status.NEGOTIATION_TIMEOUT), now)
         elif self._ppp.wake_at is not None and self._ppp.wake_at <= now:
             self._send_frames(self._ppp.wake(now))
-        if self._state is ServerState.CONNECTED and now - self._heard_at >= HELLO_TIMEOUT_S:
+        if (
+            self._state is ServerState.CONNECTED
+            and now - self._heard_at >= self._settings.hello_timeout_s
+        ):
             if self._asked_hello:
                 self._report(0, "the client did not answer a hello; call dropped")
                 self._finish()
@@ -255,7 +260,7 @@ class RrasCall:
     def _flush(self) -> bytes:
         times = [self._deadline, self._ppp.wake_at]
         if self._state is ServerState.CONNECTED:
-            times.append(self._heard_at + HELLO_TIMEOUT_S)
+            times.append(self._heard_at + self._settings.hello_timeout_s)
         self.wake_at = min((t for t in times if t is not None), default=None)
         out, self._out = bytes(self._out), bytearray()
         return out

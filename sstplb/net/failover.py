@@ -120,6 +120,8 @@ async def _try(call: Call, route: Route, chosen: Chosen, attempt: Attempt) -> No
     except BaseException as error:
         if leg is not None:
             leg.close()
+        if error is late and leg is None and route.policy is None:
+            error = BackendTimeoutError(f"{name} did not take the connection within {limit:g} s")
         if isinstance(error, OSError | TlsError):
             error = BackendClosedError(f"{name} closed before it answered: {error}")
         its_fault = error.reason if isinstance(error, BackendError) else None

@@ -95,6 +95,8 @@ class CallerSettings:
     tenant_id: str | None = None
     computer: str = ""
     """With a name the caller introduces itself in PPP, as Windows does."""
+    hello_timeout_s: float = HELLO_TIMEOUT_S
+    """Silence before a hello, and again before the call is given up (3.1.2)."""
     stops_at_ack: bool = False
     """Hang up politely once the server has accepted the call."""
 
@@ -330,10 +332,10 @@ class CallerMachine:
 
     def _say_hello(self, now: float) -> None:
         silent = now - self._heard_at
-        if self._asked_hello and silent >= HELLO_TIMEOUT_S:
+        if self._asked_hello and silent >= self.settings.hello_timeout_s:
             sentence = f"the server did not answer a hello for {silent:.0f} s"
             self._fail("hello_timeout", sentence, now)
-        elif not self._asked_hello and silent >= HELLO_TIMEOUT_S:
+        elif not self._asked_hello and silent >= self.settings.hello_timeout_s:
             self._asked_hello, self._heard_at = True, now
             self._send(packet.ECHO_REQUEST)
 
@@ -363,7 +365,7 @@ class CallerMachine:
     def _set_wake(self) -> None:
         times = [self._ppp.wake_at, self._deadline[0] if self._deadline else None]
         if self._state is ClientState.CONNECTED:
-            times.append(self._heard_at + HELLO_TIMEOUT_S)
+            times.append(self._heard_at + self.settings.hello_timeout_s)
         self.wake_at = min((t for t in times if t is not None), default=None)
 
     def _send(self, message: Message) -> None:

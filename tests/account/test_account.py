@@ -71,6 +71,7 @@ def test_fields_are_stable_and_leave_out_what_has_no_value() -> None:
         "outcome": "backend_failed",
         "reason": "binding_refused",
         "detail": "in words",
+        "diagnosis": ["wrong_offload_hash"],
     }
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from sstplb import __version__
+from sstplb.account.causes import Cause, Diagnosis
 from sstplb.account.record import Goodbye, PassedOver, Story
 from sstplb.config import schema
 from sstplb.config.schema import DURATION_S_MAX, LogLevel, Standing
@@ -198,6 +199,12 @@ class CallShape(Phases):
         description="What its packets told, where TLS ends here and they are followed.",
     )
     ended_by: Literal["client", "backend", "balancer"] | None = None
+    diagnosis: list[Cause] | None = Field(
+        default=None, description="What was wrong, where something was."
+    )
+    diagnoses: list[Diagnosis] | None = Field(
+        default=None, description="The same in words, with the remedy; for one call only."
+    )
     outcome: str | None = None
     reason: str | None = None
     detail: str | None = None

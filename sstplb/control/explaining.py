@@ -1,0 +1,100 @@
+"""The command ``sstplb explain``: thin; ``explain.py`` finds what it shows."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from sstplb.account.windows import is_correlation_id
+from sstplb.control.ctl import door
+from sstplb.control.ctl.api import Api
+from sstplb.control.ctl.door import Told
+from sstplb.control.ctl.group import fail
+from sstplb.control.explain import Known, as_json, as_table, explain, from_api, from_log
+from sstplb.errors import AskError, ConfigError, SstplbError
+
+app = typer.Typer()
+_WHERE = "Which balancer"
+
+
+@app.command("explain")
+def explain_call(
+    call: Annotated[
+        str, typer.Argument(help="The number of a call, or its correlation id.", metavar="CALL")
+    ],
+    log: Annotated[
+        Path | None,
+        typer.Option(help="Look into this JSON log instead of asking the balancer."),
+    ] = None,
+    events: Annotated[
+        list[Path] | None,
+        typer.Option(help="A Windows event log exported as XML, the client's or RRAS's; repeat."),
+    ] = None,
+    conf: Annotated[
+        Path | None,
+        typer.Option(
+            help="The configuration of the balancer.", metavar="FILE", rich_help_panel=_WHERE
+        ),
+    ] = None,
+    socket: Annotated[
+        Path | None,
+        typer.Option(help="Its admin socket.", metavar="PATH", rich_help_panel=_WHERE),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Its admin address: https://HOST:PORT.", metavar="URL", rich_help_panel=_WHERE
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="The token for --url.", metavar="FILE", rich_help_panel=_WHERE),
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(help="CAs to trust for --url.", metavar="FILE", rich_help_panel=_WHERE),
+    ] = None,
+    with_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Say what became of one call: its steps with their times, what was wrong, what to do.
+
+    From the running balancer (found as sstplb ctl finds it), or from a log file; joined by the
+    correlation id with exported Windows event logs.
+
+    Exit codes: 0 explained; 1 nobody knows the call, or a file cannot be read; 3 to 6 as ctl.
+    """
+    told = Told(conf, socket, url, token_file, ca_file)
+    try:
+        known, where = _found(call, log, told, has_events=bool(events))
+        explained = explain(call, known, events or (), where)
+    except (AskError, ConfigError) as error:
+        raise typer.Exit(int(fail(error, as_json=with_json))) from error
+    except SstplbError as error:
+        raise typer.Exit(
+            int(fail(AskError(str(error), reason=error.reason), as_json=with_json))
+        ) from error
+    if with_json:
+        Console().print_json(json.dumps(as_json(explained)))
+    else:
+        Console(highlight=False).print(as_table(explained))
+
+
+def _found(
+    call: str, log: Path | None, told: Told, *, has_events: bool
+) -> tuple[Known | None, str]:
+    """Return the call, and who was asked for it. Raises what asking raises.
+
+    With Windows' events and a correlation id, a call may be explained without a balancer.
+    """
+    if log is not None:
+        return from_log(log, call), str(log)
+    try:
+        way_in = door.find(told)
+    except AskError:
+        if has_events and is_correlation_id(call) and told == Told():
+            return None, "nobody"
+        raise
+    with Api(way_in) as api:
+        return from_api(api, call), str(way_in)
