@@ -16,7 +16,7 @@ KTLS_TESTS := tests/ktls/guest.py tests/net/test_leg.py -k "guest or native and 
 BENCH_PACKAGES := haproxy nginx-light libnginx-mod-stream stunnel4 hitch
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test interop test-ktls check format docs bench bench-quick clean
+.PHONY: help setup demo test interop test-ktls check format docs lessons bench bench-quick clean
 
 help:  ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ format: $(VENV)/ready-dev  ## put the source into the house format
 docs: $(VENV)/ready-run  ## write the configuration reference and conf/full.yaml from the schema
 	$(PYTHON) -m sstplb schema --full-yaml > conf/full.yaml
 	$(PYTHON) -m sstplb schema --reference docs/configuration.md
+
+lessons: $(VENV)/ready-run  ## run every lesson, and write docs/lessons from what happened
+	$(PYTHON) -m sstplb lesson run all --markdown docs/lessons
 
 bench: $(VENV)/ready-bench bench-packages  ## cost beside the peers, the whole grid (ARGS="--only offload")
 	$(PYTHON) -m bench run $(ARGS)

@@ -7,6 +7,7 @@ farther.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ from sstplb.errors import CallError
 from sstplb.net.call import now_s
 from sstplb.net.caller import Caller, new_correlation_id
 from sstplb.net.dial import Way, dial
+from sstplb.net.leg import Leg
 from sstplb.net.tcp import Address
 from sstplb.protocol import ipv4
 from sstplb.protocol.caller import CallerSettings, Failure, Step, StepKind
@@ -28,6 +30,12 @@ DATAGRAM_BYTES = 1300
 WINDOW = 32
 """Datagrams under way at one time; more, and both ends could wait for each other to read."""
 ECHO_TIMEOUT_S = 10.0
+LOOK_S = 0.05
+"""How often a caller that holds looks whether it is to hang up."""
+
+
+Tap = Callable[[bool, bytes], None]
+"""Is shown what is said inside TLS: whether the caller speaks, and the bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,8 @@ class CallReport:
     """What the server showed."""
     tls_version: str = ""
     address: str = ""
+    local_address: Address | None = None
+    """Where the call came from."""
     ping_s: float | None = None
     echoed_bytes: int = 0
     connect_s: float | None = None
@@ -85,8 +95,13 @@ async def place_call(
     plan: CallPlan,
     on_step: Callable[[Step], None] | None = None,
     on_connected: Callable[[], None] | None = None,
+    tap: Tap | None = None,
+    until: asyncio.Event | None = None,
 ) -> CallReport:
-    """Place one call from beginning to end. Never raises for what goes wrong with it."""
+    """Place one call from beginning to end. Never raises for what goes wrong with it.
+
+    ``until`` ends the time that is held before ``plan.hold_s`` is over.
+    """
     report = CallReport(new_correlation_id())
 
     def note(step: Step) -> None:
@@ -109,6 +124,8 @@ async def place_call(
         report.failure = Failure(getattr(error, "reason", "timeout"), sentence)
         note(Step(StepKind.FAILED, sentence, now_s()))
         return report
+    host, port = leg.sock.getsockname()[:2]
+    report.local_address = (host, port)
     try:
         seen = _note_tls(leg.info, report, note) if leg.info is not None else None
         binds_to = plan.bind_to or seen
@@ -123,8 +140,8 @@ async def place_call(
             computer=plan.computer,
             hello_timeout_s=plan.hello_timeout_s,
         )
-        caller = Caller(leg, settings, note)
-        await _live(caller, plan, report, began, on_connected)
+        caller = Caller(leg if tap is None else TappedLeg(leg, tap), settings, note)
+        await _live(caller, plan, report, began, on_connected, until)
         report.failure = report.failure or caller.machine.failure
     finally:
         leg.close()
@@ -161,6 +178,50 @@ async def place_calls(
             yield await queue.get()
 
 
+class TappedLeg(Leg):
+    """A leg that somebody listens in on."""
+
+    def __init__(self, leg: Leg, tap: Tap) -> None:
+        super().__init__(leg.sock, leg.readiness)
+        self._leg, self._tap = leg, tap
+
+    @property
+    def info(self) -> TlsInfo | None:
+        """As the leg below has it."""
+        return self._leg.info
+
+    @property
+    def backlog(self) -> bool:
+        """As the leg below has it."""
+        return self._leg.backlog
+
+    def take(self, into: memoryview) -> int | None:
+        """Take from the leg below, and show it."""
+        count = self._leg.take(into)
+        if count:
+            self._tap(False, bytes(into[:count]))
+        return count
+
+    def give(self, data: memoryview) -> int:
+        """Give to the leg below, and show it."""
+        count = self._leg.give(data)
+        if count:
+            self._tap(True, bytes(data[:count]))
+        return count
+
+    def flush(self) -> None:
+        """As the leg below does it."""
+        self._leg.flush()
+
+    def end(self) -> None:
+        """As the leg below does it."""
+        self._leg.end()
+
+    def close(self) -> None:
+        """As the leg below does it."""
+        self._leg.close()
+
+
 def _note_tls(info: TlsInfo, report: CallReport, note: Callable[[Step], None]) -> Certificate:
     assert info.peer_leaf_der is not None, "a server shows a certificate"
     certificate = certificate_from_der(info.peer_leaf_der)
@@ -179,6 +240,7 @@ async def _live(
     report: CallReport,
     began: float,
     on_connected: Callable[[], None] | None,
+    until: asyncio.Event | None,
 ) -> None:
     """Connect, ping, send data, hold, hang up."""
     machine = caller.machine
@@ -199,16 +261,21 @@ async def _live(
             report.echoed_bytes = await _exchange(caller, plan.data_bytes, report)
     except TimeoutError:
         report.failure = Failure("no_echo", "what was sent through the tunnel did not come back")
-    if plan.hold_s and not machine.finished:
-        try:
-            async with asyncio.timeout(plan.hold_s):
-                await caller.run_until(lambda: False)
-        except TimeoutError:
-            pass
+    await _hold(caller, now_s() + plan.hold_s, until)
     if plan.mute_s:
         await asyncio.sleep(plan.mute_s)
     elif not machine.finished:
         await caller.hang_up()
+
+
+async def _hold(caller: Caller, end_s: float, until: asyncio.Event | None) -> None:
+    """Stay, and answer what the server asks, until it is time to hang up."""
+    while not caller.machine.finished and (left_s := end_s - now_s()) > 0:
+        if until is not None and until.is_set():
+            break
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(left_s if until is None else min(left_s, LOOK_S)):
+                await caller.run_until(lambda: False)
 
 
 async def _ping(caller: Caller) -> float | None:

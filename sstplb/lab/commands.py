@@ -33,6 +33,7 @@ from sstplb.config.schema import (
 from sstplb.control.run import ExitCode
 from sstplb.lab import demo as lab_demo
 from sstplb.lab.caller import CallPlan, CallReport, place_call, place_calls
+from sstplb.lab.lessons.commands import app as lesson_app
 from sstplb.lab.pki import KeyKind, LabPki
 from sstplb.lab.rras import Fault, Rras, RrasSettings
 from sstplb.net.dial import Way
@@ -51,6 +52,7 @@ certs_app = typer.Typer(
     help="Lab certificates: a root, and servers' certificates from it.", no_args_is_help=True
 )
 app.add_typer(certs_app, name="certs")
+app.add_typer(lesson_app, name="lesson")
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 Target = Annotated[

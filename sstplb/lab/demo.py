@@ -11,8 +11,6 @@ Every claim is checked. ``--once`` ends with exit status 0 only if all of them h
 import asyncio
 import contextlib
 import json
-import os
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -20,16 +18,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from sstplb.account.exposition import format_bytes
-from sstplb.config.schema import PoolTls, Verify, parse_endpoint
+from sstplb.config.schema import PoolTls, Verify
 from sstplb.control.run import ExitCode
 from sstplb.lab.caller import CallPlan, CallReport, place_calls
 from sstplb.lab.pki import Issued, LabPki
+from sstplb.lab.process import BalancerProcess
 from sstplb.lab.rras import Fault, Rras, RrasSettings
 from sstplb.tls.policy import ClientPolicy
 
@@ -37,7 +35,6 @@ NAME = "vpn.example.test"
 MODES = ("passthrough", "offload", "reencrypt")
 CLIENTS = 30
 CALL_BYTES = 200_000
-PATIENCE_S = 15.0
 
 
 @dataclass(slots=True)
@@ -64,82 +61,6 @@ class Facts:
     def all_hold(self) -> bool:
         """Whether everything claimed happened."""
         return all(claim.holds for claim in self.claims)
-
-
-class BalancerProcess:
-    """One ``sstplb run``, and its log."""
-
-    def __init__(self, name: str, directory: Path, document: dict[str, Any]) -> None:
-        self.name = name
-        self.addresses: dict[str, tuple[str, int]] = {}
-        self.events: list[dict[str, Any]] = []
-        self._log = directory / f"{name}.log"
-        self._conf = directory / f"{name}.yaml"
-        self._errors = directory / f"{name}.err"
-        self._read = 0
-        document["workers"] = 1  # what this one process uses is what its mode costs
-        document["log"] = {"file": str(self._log), "format": "json"}
-        self._conf.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        """Run it, and wait until it says that it is ready."""
-        with self._errors.open("wb") as errors:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "sstplb", "run", str(self._conf),
-                stdin=asyncio.subprocess.DEVNULL, stdout=errors, stderr=errors,
-            )  # fmt: skip
-        await self.wait_for("ready")
-        for event in self.find("listening"):
-            endpoint = parse_endpoint(event["address"])
-            assert endpoint.port is not None, "a listening address has a port"
-            self.addresses[event["listener"]] = (endpoint.host, endpoint.port)
-
-    async def stop(self) -> None:
-        """Stop it as an operator would, and make sure that it is gone."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.terminate()
-            try:
-                async with asyncio.timeout(PATIENCE_S):
-                    await self._process.wait()
-            except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
-
-    def find(self, event: str, **values: object) -> list[dict[str, Any]]:
-        """Return the log's events of that name and with those values, so far."""
-        if self._log.exists():
-            with self._log.open(encoding="utf-8") as log:
-                log.seek(self._read)
-                for line in log:
-                    if not line.endswith("\n"):
-                        break
-                    self._read += len(line.encode())
-                    self.events.append(json.loads(line))
-        return [
-            found
-            for found in self.events
-            if found["event"] == event and values.items() <= found.items()
-        ]
-
-    async def wait_for(self, event: str, count: int = 1, **values: object) -> list[dict[str, Any]]:
-        """Wait until the log holds that event; return all of them. Raises RuntimeError."""
-        for _ in range(int(PATIENCE_S / 0.02)):
-            found = self.find(event, **values)
-            if len(found) >= count:
-                return found
-            if self._process is not None and self._process.returncode is not None:
-                break
-            await asyncio.sleep(0.02)
-        said = self._errors.read_text(encoding="utf-8")[-2000:]
-        raise RuntimeError(f"balancer {self.name}: no {event} {values or ''} in its log\n{said}")
-
-    def cpu_s(self) -> float:
-        """Return the CPU seconds the process has used (proc(5): utime and stime)."""
-        assert self._process is not None, "it runs"
-        stat = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii")
-        ticks = stat.rpartition(")")[2].split()[11:13]
-        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 class Stage:

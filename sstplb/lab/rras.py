@@ -39,6 +39,9 @@ HEAD_BYTES_MAX = 16384
 SLOW_S = 2.0
 NETWORK = IPv4Network("10.9.0.0/16")
 
+Tap = Callable[[Address, bool, bytes], None]
+"""Is shown what is said inside TLS: the far end's address, whether it speaks, and its bytes."""
+
 
 class Fault(StrEnum):
     """What can be made wrong."""
@@ -83,7 +86,10 @@ class Rras:
     """A running server. ``fault`` may be changed at any time."""
 
     def __init__(
-        self, settings: RrasSettings, report: Callable[[int, str], None] | None = None
+        self,
+        settings: RrasSettings,
+        report: Callable[[int, str], None] | None = None,
+        tap: Tap | None = None,
     ) -> None:
         self.settings = settings
         self.fault = Fault.NONE
@@ -95,6 +101,7 @@ class Rras:
         """Where it listens, with the real port."""
         self.http: Address | None = None
         self._report = report or (lambda _number, _text: None)
+        self._tap = tap
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._address, *self._free = list(settings.network.hosts())[: settings.ports_max + 1]
@@ -120,6 +127,11 @@ class Rras:
         for server in self._servers:
             await server.wait_closed()
         self._servers.clear()
+
+    def cut_calls(self) -> None:
+        """End every connection without a word, as a crash would; listening goes on."""
+        for task in tuple(self._tasks):
+            task.cancel()
 
     async def _listen(self, address: Address, context: ssl.SSLContext | None) -> Address:
         server = await asyncio.start_server(
@@ -151,13 +163,13 @@ class Rras:
         found = HeadReader.request(HEAD_BYTES_MAX)
         head: RequestHead | None = None
         while head is None:
-            data = await reader.read(65536)
+            data = await self._hear(reader, writer)
             if not data:
                 return
             try:
                 head = found.feed(data)
             except HeadError:
-                writer.write(_plain_answer(400, "Bad Request"))
+                self._say(writer, _plain_answer(400, "Bad Request"))
                 return
         if self.fault is Fault.SLOW:
             await asyncio.sleep(SLOW_S)
@@ -176,16 +188,16 @@ class Rras:
         over_tls: bool,
     ) -> None:
         if self.fault is Fault.STOPPED:
-            writer.write(_plain_answer(503, "Service Unavailable"))
+            self._say(writer, _plain_answer(503, "Service Unavailable"))
         elif not head.is_sra:
-            writer.write(_plain_answer(404, "Not Found"))
+            self._say(writer, _plain_answer(404, "Not Found"))
         elif not head.is_sstp:
-            writer.write(_plain_answer(401, "Unauthorized"))
+            self._say(writer, _plain_answer(401, "Unauthorized"))
         elif self.fault is Fault.NO_PORTS or not self._free:
             self._report(0, "no SSTP port is left")
-            writer.write(_plain_answer(503, "Service Unavailable"))
+            self._say(writer, _plain_answer(503, "Service Unavailable"))
         else:
-            writer.write(sstp_response(formatdate(usegmt=True)))
+            self._say(writer, sstp_response(formatdate(usegmt=True)))
             await self._carry(trailing, reader, writer, over_tls=over_tls)
             return
         await writer.drain()
@@ -215,14 +227,14 @@ class Rras:
             out = call.receive(data, clock())
             while True:
                 if out:
-                    writer.write(out)
+                    self._say(writer, out)
                     await writer.drain()
                 if call.finished:
                     break
                 out = b""
                 try:
                     async with asyncio.timeout_at(call.wake_at):
-                        data = await reader.read(65536)
+                        data = await self._hear(reader, writer)
                 except TimeoutError:
                     out = call.wake(clock())
                     if self.fault is Fault.MUTE:
@@ -242,6 +254,17 @@ class Rras:
             if call.user:
                 self._report(20275, f"{call.user} disconnected from {address}")
 
+    async def _hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        data = await reader.read(65536)
+        if self._tap is not None and data:
+            self._tap(_far_end(writer), True, data)
+        return data
+
+    def _say(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        if self._tap is not None:
+            self._tap(_far_end(writer), False, data)
+        writer.write(data)
+
     def _hashes(self, *, over_tls: bool) -> frozenset[bytes]:
         """Return the certificate hashes that count here."""
         told = self.settings.offload_sha256
@@ -251,6 +274,11 @@ class Rras:
             return frozenset()
         own = load_certificate(self.settings.certificate.chain)
         return frozenset({own.sha256, own.sha1})
+
+
+def _far_end(writer: asyncio.StreamWriter) -> Address:
+    host, port = writer.get_extra_info("peername")[:2]
+    return host, port
 
 
 def _plain_answer(status: int, phrase: str) -> bytes:
