@@ -41,7 +41,7 @@ async def play(scene: Scene, page: Page) -> None:
     began_s = now_s()
     page.say(
         f"Three servers, {CLIENTS} clients, each with an address of its own, one call at a time. "
-        "The balancer has two listeners in passthrough mode; they differ in that one of them remembers."
+        "The balancer has two listeners in passthrough mode; one of them remembers."
     )
     order = list(range(1, CLIENTS + 1))
     first = await _visit(scene, balancer, "remembers", order)
