@@ -50,6 +50,7 @@ th, td { text-align: left; vertical-align: top; padding: 5px 12px;
   border-top: 1px solid var(--line); }
 tr:first-child > * { border-top: 0; }
 th { background: var(--tint); font-weight: 600; }
+td b { white-space: nowrap; }
 .bytes td { padding: 2px 12px; font-size: 14px; }
 .bytes .hex { font: 13px/1.55 'DejaVu Sans Mono', Consolas, monospace; white-space: pre; }
 .bytes .at { color: var(--soft); }
