@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import re
+import socket
 import sys
 import time
 from pathlib import Path
@@ -30,7 +31,7 @@ _LISTENING = re.compile(r"listening: (https?) on (\S+)")
 
 
 class LabProcess:
-    """One command of ``sstplb``, running."""
+    """One program, running."""
 
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
@@ -38,10 +39,14 @@ class LabProcess:
         self._process: asyncio.subprocess.Process | None = None
 
     async def run(self, *arguments: str | Path) -> None:
-        """Start it; what it prints is kept."""
+        """Start a command of ``sstplb``; what it prints is kept."""
+        await self.python("-m", "sstplb", *arguments)
+
+    async def python(self, *arguments: str | Path) -> None:
+        """Start a Python program; what it prints is kept."""
         with self._said.open("wb") as said:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "sstplb", *map(str, arguments),
+                sys.executable, *map(str, arguments),
                 stdin=asyncio.subprocess.DEVNULL, stdout=said, stderr=said,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200", "NO_COLOR": "1"},
             )  # fmt: skip
@@ -173,6 +178,31 @@ class RrasProcess(LabProcess):
             if not self.is_running:
                 break
             await asyncio.sleep(0.02)
+        raise RuntimeError(f"{self.name} does not listen:\n{self.said()[-2000:]}")
+
+
+class ScriptProcess(LabProcess):
+    """A program that is given an address to listen on, as its first argument."""
+
+    def __init__(self, name: str, directory: Path, host: str) -> None:
+        super().__init__(name, directory)
+        with socket.create_server((host, 0)) as free:  # it wants to be told a port
+            self.address: Address = (host, free.getsockname()[1])
+
+    async def start(self, script: Path, *arguments: str | Path) -> None:
+        """Run it, and wait until it listens. Raises RuntimeError."""
+        host, port = self.address
+        await self.python(script, f"{host}:{port}", *arguments)
+        for _ in range(int(PATIENCE_S / 0.02)):
+            if not self.is_running:
+                break
+            try:
+                _, writer = await asyncio.open_connection(host, port)
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                return
         raise RuntimeError(f"{self.name} does not listen:\n{self.said()[-2000:]}")
 
 

@@ -93,10 +93,10 @@ def packet(got: Packet, title: str = "") -> Anatomy:
     if got.is_control:
         message = parse_message(got.payload)
         fields += _message(message)
-        known = f"{message.name}, {len(raw)} bytes"
+        known = message.name
     else:
         fields += _frame(got.payload)
-        known = f"{name(got)}: a data packet of {len(raw)} bytes"
+        known = f"{name(got)}, in a data packet"
     return Anatomy(title or known, tuple(fields))
 
 
@@ -232,7 +232,7 @@ def record(raw: bytes, title: str = "") -> Anatomy:
         fields.append(_cut(body, "ciphertext", "without the keys: noise", matters=True))
     else:
         fields.append(_cut(body, "handshake"))
-    return Anatomy(title or f"TLS record: {kind}, {length} bytes", tuple(fields))
+    return Anatomy(title or f"TLS record: {kind}", tuple(fields))
 
 
 def _cut(data: bytes, name: str, meaning: str = "", *, matters: bool = False) -> Field:

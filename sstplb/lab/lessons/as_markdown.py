@@ -133,7 +133,8 @@ def _block(block: Block, lesson: Lesson, pictures: dict[str, str]) -> str:
             more = f"measured on this run. {block.method}"
             return _picture(block.title, svg_picture.bars(block), lesson, pictures, more)
         case Anatomy():
-            return f"**{block.title}** (as on this run)\n\n{_fence(text_picture.anatomy(block))}"
+            title = f"**{block.title}** ({block.size} bytes, as on this run)"
+            return f"{title}\n\n{_fence(text_picture.anatomy(block))}"
         case Table():
             return f"**{block.title}**\n\n{_table(block.columns, block.rows)}"
         case Listing():

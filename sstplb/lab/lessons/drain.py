@@ -20,6 +20,7 @@ if that dies, the call dies. So a server that is to be rebooted is **drained** f
 calls, and those it has may end in peace.
 """
 TRY = "500ms"
+DEADLINE_S = 0.3
 
 
 async def play(scene: Scene, page: Page) -> None:
@@ -42,6 +43,7 @@ async def play(scene: Scene, page: Page) -> None:
     await _fail_over(scene, balancer, servers, page)
     await _fail_late(scene, balancer, servers, page)
     await _drain(scene, balancer, servers, page)
+    await _end_politely(scene, balancer, servers, page)
 
 
 # --- before the hand-over ---------------------------------------------------------------------
@@ -173,6 +175,56 @@ async def _drain(scene: Scene, balancer: BalancerProcess, servers: list[Rras], p
         holds=name not in new and all(placed.report.ok for placed in later),
         evidence=f"drained: {name}; new calls: {', '.join(w or 'nobody' for w in new)}",
     )
+
+
+# --- with a deadline ------------------------------------------------------------------------------
+
+
+async def _end_politely(
+    scene: Scene, balancer: BalancerProcess, servers: list[Rras], page: Page
+) -> None:
+    page.part("Drained with a deadline: the rest is ended politely")
+    page.say(
+        "A user who never hangs up would keep a server from being rebooted for ever. So a drain may "
+        "have a deadline. What runs then is not cut: where TLS ends at the balancer, it says "
+        "CALL_DISCONNECT to both sides, between two packets, as either of them could have done."
+    )
+    calling = asyncio.create_task(
+        scene.call(balancer.addresses["vpn"], 20, hold_s=30.0), name="call"
+    )
+    name = (await _carrier(servers)).settings.name
+    done = len(balancer.find("call_ended"))
+    where = f"/pools/vpn/backends/{name}/standing"
+    await balancer.ask("POST", where, standing="draining", deadline_s=DEADLINE_S)
+    placed = await calling
+    ended = (await balancer.wait_for("call_ended", done + 1))[-1]
+    page.show(_last_words(scene, placed, name, ended))
+    told = ("outcome", "reason", "detail", "client_goodbye", "backend_goodbye")
+    page.show(Listing("The balancer's log", log_line(ended, *told)))
+    theirs = scene.journal.of(placed.report.correlation_id)
+    heard = [c.find(MessageType.CALL_DISCONNECT) is not None for c in (placed.heard, *theirs)]
+    answered = [c.find(MessageType.CALL_DISCONNECT_ACK) is not None for c in (placed.heard, *theirs)]
+    page.claim(
+        "At the deadline both sides hear CALL_DISCONNECT, and both acknowledge it",
+        "what the client and the server heard and said was searched for both messages",
+        holds=len(heard) == 2 and all(heard) and all(answered),
+        evidence=f"disconnect heard: {heard.count(True)} of 2; acknowledged: "
+        f"{answered.count(True)} of 2",
+    )
+
+
+def _last_words(scene: Scene, placed: Placed, name: str, ended: dict[str, Any]) -> Sequence:
+    """Draw the end of a call that we ended."""
+    said = Remark(scene.journal.when(ended), "sstplb", f"{ended['outcome']}: {ended['reason']}")
+    whole = scene.sequence(
+        f"{name} is drained, the deadline comes", placed, middle="sstplb", servers=(name,),
+        remarks=(said,),
+    )  # fmt: skip
+    rows = [
+        row for row in whole.rows
+        if isinstance(row, Remark) or row.text.startswith(("IP,", "CALL_DISCONNECT"))
+    ]  # fmt: skip
+    return Sequence(whole.title, whole.lifelines, tuple(rows))
 
 
 def _server_of(scene: Scene, placed: Placed) -> str:

@@ -4,7 +4,15 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from sstplb.lab.lessons import a_call, a_lying_check, affinity, drain, offload, passthrough
+from sstplb.lab.lessons import (
+    a_call,
+    a_lying_check,
+    affinity,
+    drain,
+    hundred_lines,
+    offload,
+    passthrough,
+)
 from sstplb.lab.lessons.page import Block, Lesson, Page
 from sstplb.lab.lessons.scene import Scene
 from sstplb.net.call import now_s
@@ -16,6 +24,7 @@ LADDER: tuple[Lesson, ...] = (
     offload.LESSON,
     affinity.LESSON,
     drain.LESSON,
+    hundred_lines.LESSON,
 )
 
 

@@ -22,7 +22,7 @@ from sstplb.lab.lessons.journal import Conversation, Journal, arrows
 from sstplb.lab.lessons.page import Arrow, Remark, Sequence
 from sstplb.lab.lessons.wire import Wire
 from sstplb.lab.pki import Issued, KeyKind, LabPki
-from sstplb.lab.process import BalancerProcess, RrasProcess
+from sstplb.lab.process import BalancerProcess, RrasProcess, ScriptProcess
 from sstplb.lab.rras import Rras, RrasSettings
 from sstplb.net.call import now_s
 from sstplb.net.tcp import Address
@@ -118,6 +118,13 @@ class Scene:
         self._stack.push_async_callback(server.stop)
         await server.start()
         return server
+
+    async def script(self, name: str, script: Path, *arguments: str | Path) -> ScriptProcess:
+        """Start a Python program that listens where its first argument says."""
+        process = ScriptProcess(name, self.directory, self._host())
+        self._stack.push_async_callback(process.stop)
+        await process.start(script, *arguments)
+        return process
 
     async def wire(self, target: Address) -> Wire:
         """Start a wire that somebody listens to."""

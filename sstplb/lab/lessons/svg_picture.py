@@ -34,9 +34,8 @@ def sequence(diagram: Sequence) -> str:
             _arrow(row, columns, y) if isinstance(row, Arrow) else _remark(row, columns, y)
         )
         stamp = f"{row.at_s * 1000:.1f}"
-        parts.append(
-            _text(TIME_PX - 22, y + height - 11, stamp, size=11, anchor="end", fill="#66747f")
-        )
+        at = y + height - 11 if isinstance(row, Arrow) else y + 17
+        parts.append(_text(TIME_PX - 22, at, stamp, size=11, anchor="end", fill="#66747f"))
         parts += drawn
         y += height
     bottom = y + 14
