@@ -185,8 +185,8 @@ async def _end_politely(
 ) -> None:
     page.part("Drained with a deadline: the rest is ended politely")
     page.say(
-        "A user who never hangs up would keep a server from being rebooted for ever. So a drain may "
-        "have a deadline. What runs then is not cut: where TLS ends at the balancer, it says "
+        "A user who never hangs up would keep a server from being rebooted for ever. So a drain "
+        "may have a deadline. What runs then is not cut: where TLS ends at the balancer, it says "
         "CALL_DISCONNECT to both sides, between two packets, as either of them could have done."
     )
     calling = asyncio.create_task(
@@ -203,7 +203,9 @@ async def _end_politely(
     page.show(Listing("The balancer's log", log_line(ended, *told)))
     theirs = scene.journal.of(placed.report.correlation_id)
     heard = [c.find(MessageType.CALL_DISCONNECT) is not None for c in (placed.heard, *theirs)]
-    answered = [c.find(MessageType.CALL_DISCONNECT_ACK) is not None for c in (placed.heard, *theirs)]
+    answered = [
+        c.find(MessageType.CALL_DISCONNECT_ACK) is not None for c in (placed.heard, *theirs)
+    ]
     page.claim(
         "At the deadline both sides hear CALL_DISCONNECT, and both acknowledge it",
         "what the client and the server heard and said was searched for both messages",
