@@ -3,11 +3,13 @@
 import asyncio
 from typing import Any
 
+from sstplb.lab.lessons import anatomy
 from sstplb.lab.lessons.page import Arrow, Break, Lesson, Listing, Page, Remark, Sequence, Table
 from sstplb.lab.lessons.scene import Placed, Scene
 from sstplb.lab.lessons.wording import log_line, ms
 from sstplb.lab.process import BalancerProcess
 from sstplb.lab.rras import Fault, Rras
+from sstplb.protocol.packet import Packet
 from sstplb.protocol.registry import MessageType
 
 WHY = """
@@ -201,6 +203,10 @@ async def _end_politely(
     page.show(_last_words(scene, placed, name, ended))
     told = ("outcome", "reason", "detail", "client_goodbye", "backend_goodbye")
     page.show(Listing("The balancer's log", log_line(ended, *told)))
+    goodbye = placed.heard.find(MessageType.CALL_DISCONNECT)
+    if goodbye is not None and isinstance(goodbye.what, Packet):
+        page.say("**The bytes that matter**: the only packet a balancer ever says for itself.")
+        page.show(anatomy.packet(goodbye.what))
     theirs = scene.journal.of(placed.report.correlation_id)
     heard = [c.find(MessageType.CALL_DISCONNECT) is not None for c in (placed.heard, *theirs)]
     answered = [
