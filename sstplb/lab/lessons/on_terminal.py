@@ -21,6 +21,8 @@ from sstplb.lab.lessons.page import (
     Table,
 )
 
+WIDTH_MIN = 72
+"""Narrower terminals fold the lines."""
 _BOLD = re.compile(r"\*\*(.+?)\*\*")
 _CODE = re.compile(r"`(.+?)`")
 _TIMED = re.compile(r"^( *\d+\.\d )")
@@ -31,6 +33,7 @@ class Terminal:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._width = max(WIDTH_MIN, min(text_picture.WIDTH, console.width))
 
     def begin(self, lesson: Lesson) -> None:
         """Show what stands before the run."""
@@ -47,14 +50,19 @@ class Terminal:
                 self._lines([f"[b cyan]▌ {escape(text)}[/b cyan]"])
             case Sequence():
                 self._caption(block.title, "times in ms, from this run")
-                self._lines(_coloured(text_picture.sequence(block)))
+                self._lines(_coloured(text_picture.sequence(block, self._width)))
             case Anatomy():
                 self._caption(block.title, f"{block.size} bytes")
-                self._lines(map(_marked, text_picture.anatomy(block)))
+                self._lines(map(_marked, text_picture.anatomy(block, self._width)))
             case Bars():
                 self._caption(block.title, "measured on this run")
-                self._lines(map(escape, text_picture.bars(block)))
-                self._lines([f"[dim]{escape(line)}[/dim]" for line in _wrapped(block.method)])
+                self._lines(map(escape, text_picture.bars(block, self._width)))
+                self._lines(
+                    [
+                        f"[dim]{escape(line)}[/dim]"
+                        for line in textwrap.wrap(block.method, self._width)
+                    ]
+                )
             case Table():
                 self._caption(block.title)
                 self._lines(map(escape, text_picture.table(block)))
@@ -93,7 +101,7 @@ class Terminal:
         self._paragraph(lesson.answer)
 
     def _paragraph(self, text: str) -> None:
-        self._lines([_inline(line) for line in _wrapped(text)])
+        self._lines([_inline(line) for line in textwrap.wrap(text, self._width)])
         self._console.print()
 
     def _caption(self, title: str, more: str = "") -> None:
@@ -101,7 +109,7 @@ class Terminal:
 
     def _hanging(self, first: str, text: str, style: str = "", *, is_markup: bool = False) -> None:
         margin = " " * len(re.sub(r"\[.*?\]", "", first))
-        lines = textwrap.wrap(text, text_picture.WIDTH - len(margin))
+        lines = textwrap.wrap(text, self._width - len(margin))
         for number, line in enumerate(lines):
             shown = line if is_markup else _inline(line)
             shown = f"[{style}]{shown}[/{style}]" if style else shown
@@ -114,10 +122,6 @@ class Terminal:
             count += 1
         if count > 1:
             self._console.print()
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, text_picture.WIDTH)
 
 
 def _inline(text: str) -> str:

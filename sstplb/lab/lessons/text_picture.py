@@ -17,9 +17,9 @@ BAR_COLUMNS = 46
 SHADES = "█▒░▓"
 
 
-def sequence(diagram: Sequence) -> list[str]:
-    """Return a diagram as lines of text."""
-    canvas = _Canvas(diagram.lifelines)
+def sequence(diagram: Sequence, width: int = WIDTH) -> list[str]:
+    """Return a diagram as lines of text, ``width`` characters long at most."""
+    canvas = _Canvas(diagram.lifelines, width)
     lines = [canvas.names(), canvas.blank()]
     for row in diagram.rows:
         lines += canvas.arrow(row) if isinstance(row, Arrow) else canvas.remark(row)
@@ -30,14 +30,13 @@ def sequence(diagram: Sequence) -> list[str]:
 class _Canvas:
     """Lifelines at fixed columns."""
 
-    def __init__(self, lifelines: tuple[str, ...]) -> None:
-        self._names = lifelines
+    def __init__(self, lifelines: tuple[str, ...], width: int) -> None:
         side = max(len(lifelines[-1]) // 2 + 1, 6)
-        room = WIDTH - TIME_COLUMNS - len(lifelines[0]) // 2 - side - 2
+        room = width - TIME_COLUMNS - len(lifelines[0]) // 2 - side - 2
         gap = min(GAP_MAX, room // max(1, len(lifelines) - 1))
         first = TIME_COLUMNS + len(lifelines[0]) // 2 + 2
         self._columns = {name: first + gap * n for n, name in enumerate(lifelines)}
-        self._width = max(WIDTH, first + gap * (len(lifelines) - 1) + side)
+        self._width = max(width, first + gap * (len(lifelines) - 1) + side)
 
     def names(self) -> str:
         line = [" "] * self._width
@@ -103,13 +102,13 @@ class _Canvas:
         line[: len(stamp)] = stamp
 
 
-def anatomy(bytes_: Anatomy) -> list[str]:
+def anatomy(bytes_: Anatomy, width: int = WIDTH) -> list[str]:
     """Return annotated bytes: offset, hex, name, meaning."""
     lines, at = [], 0
     for one in bytes_.fields:
         text = f"{one.name}: {one.meaning}" if one.meaning else one.name
         mark = "◀ " if one.matters else "  "
-        notes = textwrap.wrap(mark + text, WIDTH - 56, subsequent_indent="  ") or [""]
+        notes = textwrap.wrap(mark + text, width - 56, subsequent_indent="  ") or [""]
         data = one.data
         rows = [data[n : n + BYTES_A_LINE] for n in range(0, len(data), BYTES_A_LINE)] or [b""]
         for number in range(max(len(rows), len(notes))):
@@ -121,8 +120,9 @@ def anatomy(bytes_: Anatomy) -> list[str]:
     return lines
 
 
-def bars(figure: Bars) -> list[str]:
+def bars(figure: Bars, width: int = WIDTH) -> list[str]:
     """Return bars, drawn."""
+    columns = BAR_COLUMNS * width // WIDTH
     longest = max((bar.total for bar in figure.bars), default=0.0) or 1.0
     names = list(dict.fromkeys(name for bar in figure.bars for name, _ in bar.parts))
     margin = max(len(bar.name) for bar in figure.bars)
@@ -130,7 +130,7 @@ def bars(figure: Bars) -> list[str]:
     for bar in figure.bars:
         drawn = ""
         for name, value in bar.parts:
-            drawn += shade(names, name) * round(BAR_COLUMNS * value / longest)
+            drawn += shade(names, name) * round(columns * value / longest)
         amount = f"{bar.total:.4g} {figure.unit}"
         split = ", ".join(f"{name} {value:.4g}" for name, value in bar.parts)
         lines.append(f"{bar.name:<{margin}}  {drawn} {amount}" + (
