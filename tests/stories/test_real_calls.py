@@ -223,7 +223,7 @@ def test_the_default_check_tells_what_is_wrong(
 
     async def story() -> None:
         lab = Lab("reencrypt", pki, served)
-        lab.stage.pool["check"] = {"interval": "100ms", "timeout": "100ms", "fall": 2}
+        lab.stage.pool["check"] = {"interval": "100ms", "timeout": "1s", "fall": 2}
         async with lab.running():
             lab.servers[0].fault = fault
             backend = lab.stage.balancer.plan.checks["rras"].pool.backends[0]
