@@ -102,13 +102,22 @@ class BalancerProcess(LabProcess):
         document["workers"] = 1  # what this one process uses is what its mode costs
         document["log"] = {"file": str(self._log), "format": "json"}
         document["admin"] = {"socket": str(self._socket)}
-        self._conf.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        self._write()
         await self.run("run", self._conf)
         await self.wait_for("ready")
         for event in self.find("listening"):
             endpoint = parse_endpoint(event["address"])
             assert endpoint.port is not None, "a listening address has a port"
             self.addresses[event["listener"]] = (endpoint.host, endpoint.port)
+
+    async def reload(self) -> None:
+        """Put ``document``, as it is now, in force. Raises httpx.HTTPError when it cannot be."""
+        self._write()
+        await self.ask("POST", "/config/reload")
+
+    def _write(self) -> None:
+        text = yaml.safe_dump(self.document, sort_keys=False)
+        self._conf.write_text(text, encoding="utf-8")
 
     async def ask(self, method: str, path: str, **values: object) -> Any:
         """Ask its API, as the command ``sstplb ctl`` does. Raises httpx.HTTPError."""

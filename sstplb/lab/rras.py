@@ -97,6 +97,8 @@ class Rras:
         self.calls_total = 0
         self.connected_total = 0
         self.refused_bindings = 0
+        self.last_binding_failure = ""
+        """Why it refused the last one, as a slug; on the wire all reasons look the same."""
         self.https: Address | None = None
         """Where it listens, with the real port."""
         self.http: Address | None = None
@@ -250,6 +252,7 @@ class Rras:
         finally:
             self.calls.discard(call)
             self.refused_bindings += bool(call.binding_failure)
+            self.last_binding_failure = call.binding_failure or self.last_binding_failure
             self._free.append(address)
             if call.user:
                 self._report(20275, f"{call.user} disconnected from {address}")

@@ -12,6 +12,7 @@ from sstplb.lab.lessons import (
     hundred_lines,
     offload,
     passthrough,
+    wrong_hash,
 )
 from sstplb.lab.lessons.page import Block, Lesson, Page
 from sstplb.lab.lessons.scene import Scene
@@ -22,6 +23,7 @@ LADDER: tuple[Lesson, ...] = (
     a_lying_check.LESSON,
     passthrough.LESSON,
     offload.LESSON,
+    wrong_hash.LESSON,
     affinity.LESSON,
     drain.LESSON,
     hundred_lines.LESSON,

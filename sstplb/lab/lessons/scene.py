@@ -19,6 +19,7 @@ from typing import Any
 from sstplb.config.schema import PoolTls, Verify
 from sstplb.lab.caller import CallPlan, CallReport, place_call
 from sstplb.lab.lessons.journal import Conversation, Journal, arrows
+from sstplb.lab.lessons.middle import Meddle, Middle, unchanged
 from sstplb.lab.lessons.page import Arrow, Remark, Sequence
 from sstplb.lab.lessons.wire import Wire
 from sstplb.lab.pki import Issued, KeyKind, LabPki
@@ -132,6 +133,13 @@ class Scene:
         await wire.start()
         self._stack.push_async_callback(wire.stop)
         return wire
+
+    async def middle(self, shown: Issued, target: Address, meddle: Meddle = unchanged) -> Middle:
+        """Start a man in the middle, who shows that certificate and speaks TLS to ``target``."""
+        man = Middle(shown, target, self._host(), meddle)
+        await man.start()
+        self._stack.push_async_callback(man.stop)
+        return man
 
     async def balancer(
         self, name: str, listeners: list[dict[str, Any]], pools: dict[str, Any], **more: Any
