@@ -26,6 +26,7 @@ from sstplb.errors import AskError
 
 app = typer.Typer()
 
+THEN_END = "When the time is over, end the calls that are left, politely and in turn."
 Name = Annotated[str, typer.Argument(help="NAME, or POOL/NAME.", metavar="BACKEND")]
 Duration = Annotated[
     float | None,
@@ -42,34 +43,37 @@ def drain(
     ] = False,
     timeout: Duration = None,
     then_end: Annotated[
-        bool, typer.Option("--then-end", help="When the time is over, end the calls that are left.")
+        bool, typer.Option("--then-end", help=THEN_END)
     ] = False,
-) -> None:
-    """Give a backend no new calls; running ones stay.
+) -> None:  # fmt: skip
+    """Give a backend no new calls; running ones stay. Undo it with: sstplb ctl enable BACKEND.
 
     With --wait the exit code is 0 once it is empty, 4 when the time was over and calls were still
-    running (with --then-end they were ended then). Undo it with: sstplb ctl enable BACKEND.
+    running. With --timeout and --then-end the balancer itself ends them then, whether somebody
+    waits or not.
     """
-    if (timeout is not None or then_end) and not wait:
-        raise typer.BadParameter("--timeout and --then-end are for --wait")
-    if then_end and timeout is None:
-        raise typer.BadParameter("--then-end needs a --timeout")
+    if timeout is not None and not (wait or then_end):
+        raise typer.BadParameter("--timeout is for --wait or --then-end")
+    deadline_s = deadline(timeout, then_end=then_end)
     by = asked(context)
     with by.api() as api:
         overview = api.get("overview")
         found = find_backend(overview, name)
         _confirm_last(by, overview, found)
-        if then_end:
-            text = f"After {timeout:g} s the calls that {found} still has are ended. Go on?"
-            by.confirm(text)
-        shown = _stand(api, found, Standing.DRAINING)
-        is_empty = True
+        confirm_deadline(by, str(found), deadline_s)
+        shown = _stand(api, found, Standing.DRAINING, deadline_s)
+        was_empty = True
         if wait:
             patience = Patience(timeout, then_end)
-            is_empty = wait_until_empty(api, found, patience, console(is_error=True))
+            try:
+                was_empty = wait_until_empty(api, found, patience, console(is_error=True))
+            except KeyboardInterrupt:
+                stays = f"{found} stays draining; undo it with: sstplb ctl enable {found}"
+                console(is_error=True).print(stays, soft_wrap=True)
+                raise
             shown = api.get(*found.path)
     by.show(shown, lambda: tables.told(str(found), shown))
-    if not is_empty:
+    if not was_empty:
         raise typer.Exit(int(ExitCode.CUT))
 
 
@@ -123,18 +127,33 @@ def check_now(
         raise typer.Exit(int(ExitCode.FAILED))
 
 
+@app.command("bring-back")
+def bring_back(context: typer.Context, name: Name) -> None:
+    """Give calls again to a backend that failed calls have set aside, without waiting."""
+    by = asked(context)
+    with by.api() as api:
+        found = find_backend(api.get("overview"), name)
+        shown = api.post(*found.path, "bring_back")
+    by.show(shown, lambda: tables.told(str(found), shown))
+
+
 @app.command()
 def kill(
     context: typer.Context,
     number: Annotated[int, typer.Argument(help="The call's number.", metavar="N")],
+    polite: Annotated[
+        bool,
+        typer.Option("--polite", help="Send both sides a CALL_DISCONNECT, and wait for answers."),
+    ] = False,
 ) -> None:
-    """End a running call at once: both its connections are closed."""
+    """End a running call: both its connections are closed, at once or politely."""
     by = asked(context)
     with by.api() as api:
         shown = api.get("calls", str(number))
         if shown["state"] == "running":
             by.confirm(f"Call {number} of {shown['client']} will be cut. Go on?")
-        shown = api.post("calls", str(number), "end")
+        content = {"how": "polite" if polite else "now"}
+        shown = api.post("calls", str(number), "end", content=content)
     by.show(shown, lambda: tables.call(shown))
 
 
@@ -219,8 +238,24 @@ def upgrade(context: typer.Context) -> None:
 # --- inside -----------------------------------------------------------------------------------
 
 
-def _stand(api: Api, found: BackendName, standing: Standing) -> dict[str, Any]:
-    shown: dict[str, Any] = api.post(*found.path, "standing", content={"standing": standing.value})
+def deadline(timeout: float | None, *, then_end: bool) -> float | None:
+    """Return when the balancer ends what is left. Raises BadParameter."""
+    if then_end and timeout is None:
+        raise typer.BadParameter("--then-end needs a --timeout")
+    return timeout if then_end else None
+
+
+def confirm_deadline(by: Asked, what: str, deadline_s: float | None) -> None:
+    """Ask whether the calls that are left then may be ended."""
+    if deadline_s is not None:
+        by.confirm(f"The calls that {what} still has in {tables.ago(deadline_s)} are ended. Go on?")
+
+
+def _stand(
+    api: Api, found: BackendName, standing: Standing, deadline_s: float | None = None
+) -> dict[str, Any]:
+    content = {"standing": standing.value, "deadline_s": deadline_s}
+    shown: dict[str, Any] = api.post(*found.path, "standing", content=content)
     return shown
 
 

@@ -1,8 +1,11 @@
 """Waiting until a backend that drains is empty, with what is left in view.
 
-Empty means: no call it carries, none on its way. Two things end the wait without an answer: the
-backend takes calls again, because somebody said so; and the balancer is another process by now
-(an upgrade, a restart), which cannot see the calls that the one before still carries.
+Empty means: no call it carries, none on its way. What is left when the time is over the balancer
+ends by itself, if it was told so (``deadline_s``); here that is waited for, too.
+
+Two things end the wait without an answer: the backend takes calls again, because somebody said so;
+and the balancer is another process by now (an upgrade, a restart), which cannot see the calls that
+the one before still carries.
 """
 
 import time
@@ -20,8 +23,6 @@ from sstplb.errors import AskError
 LOOK_EVERY_S = 0.5
 SAY_EVERY_S = 10.0
 """Where there is no terminal: a line so often, when the count has changed."""
-END_AT_ONCE = 500
-"""Calls that are ended before the next look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,14 @@ class Patience:
     timeout_s: float | None
     """None: for ever."""
     then_end: bool
+    """Whether the balancer ends what is left then: that is waited for."""
 
 
 def wait_until_empty(api: Api, name: BackendName, patience: Patience, shown: Console) -> bool:
     """Wait; return whether it got empty by itself and in time. Raises AskError."""
     began, overview = time.monotonic(), api.get("overview")
     process, most = overview["started_at"], 0
+    was_empty = True
     with _Telling(shown, name, patience.timeout_s) as telling:
         while True:
             if overview["started_at"] != process:
@@ -47,38 +50,21 @@ def wait_until_empty(api: Api, name: BackendName, patience: Patience, shown: Con
                 )
             backend = backends_of(overview).get(name)
             if backend is None:
-                return True  # it was removed, and that needs it to be empty
+                return was_empty  # it was removed, and that needs it to be empty
             if backend["standing"] == "active":
                 raise AskError(f"{name} was made active again: it will not get empty")
             left = backend["calls"] + backend["dialing"]
             most = max(most, left)
             telling.say(left, most)
             if not left:
-                return True
+                return was_empty
             waited = time.monotonic() - began
             if patience.timeout_s is not None and waited >= patience.timeout_s:
-                break
+                was_empty = False
+                if not patience.then_end:
+                    return was_empty
             time.sleep(LOOK_EVERY_S)
             overview = api.get("overview")
-    if patience.then_end:
-        _end_calls(api, name)
-    return False
-
-
-def _end_calls(api: Api, name: BackendName) -> None:
-    """End every call of a backend."""
-    while True:
-        page = api.get(
-            "calls", state="running", pool=name.pool, backend=name.name, limit=END_AT_ONCE
-        )
-        for call in page["calls"]:
-            try:
-                api.post("calls", str(call["id"]), "end")
-            except AskError as error:
-                if error.reason not in ("conflict", "not_found"):  # it ended by itself
-                    raise
-        if page["total"] <= len(page["calls"]):
-            return
 
 
 class _Telling:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from sstplb.config.schema import Standing
 from sstplb.control.ctl import tables
+from sstplb.control.ctl.doing import THEN_END, Duration, confirm_deadline, deadline
 from sstplb.control.ctl.group import asked
 from sstplb.control.ctl.names import find_backend, find_listener, find_pool
 
@@ -46,11 +47,20 @@ def listeners(context: typer.Context) -> None:
 
 
 @listeners_app.command("drain")
-def drain_listener(context: typer.Context, name: Listener) -> None:
-    """Refuse new calls on a listener; running ones stay."""
+def drain_listener(
+    context: typer.Context,
+    name: Listener,
+    timeout: Duration = None,
+    then_end: Annotated[bool, typer.Option("--then-end", help=THEN_END)] = False,
+) -> None:
+    """Refuse new calls on a listener; running ones stay, or are ended after a time."""
+    if timeout is not None and not then_end:
+        raise typer.BadParameter("--timeout is for --then-end")
+    deadline_s = deadline(timeout, then_end=then_end)
     by = asked(context)
     by.confirm(f"New calls to {name} will be refused. Go on?")
-    _set_standing(context, name, Standing.DRAINING)
+    confirm_deadline(by, name, deadline_s)
+    _set_standing(context, name, Standing.DRAINING, deadline_s)
 
 
 @listeners_app.command("enable")
@@ -59,13 +69,16 @@ def enable_listener(context: typer.Context, name: Listener) -> None:
     _set_standing(context, name, Standing.ACTIVE)
 
 
-def _set_standing(context: typer.Context, name: str, standing: Standing) -> None:
+def _set_standing(
+    context: typer.Context, name: str, standing: Standing, deadline_s: float | None = None
+) -> None:
     by = asked(context)
     with by.api() as api:
         found = find_listener(api.get("overview"), name)
-        shown = api.post("listeners", found, "standing", content={"standing": standing.value})
-    word = tables.listener_state(shown)
-    by.show(shown, lambda: Text(f"{found} is {word}, {shown['calls']} calls running"))
+        content = {"standing": standing.value, "deadline_s": deadline_s}
+        shown = api.post("listeners", found, "standing", content=content)
+    word, end = tables.listener_state(shown), tables.ends_at(shown)
+    by.show(shown, lambda: Text(f"{found} is {word}, {shown['calls']} calls running{end}"))
 
 
 # --- affinity ---------------------------------------------------------------------------------

@@ -162,11 +162,16 @@ def backend(name: str, shown: Shown) -> Group:
         ("address", shown["address"]),
         ("standing", _standing(shown)),
         ("health", f"{health(shown)} since {moment(shown['since_at'])}"),
-        ("calls", f"{calls_of(shown)}, {shown['calls_total']} in all"),
+        ("calls", f"{calls_of(shown)}{ends_at(shown)}, {shown['calls_total']} in all"),
         ("weight", f"{shown['weight']}{', backup' if shown['backup'] else ''}"),
         ("usable", "yes" if shown["usable"] else f"no: {why(shown, time.time())}"),
         ("certificate", f"{shown['certificate_sha256'] or 'not known'} ({_same(shown)})"),
     ]
+    if shown["failures"]:
+        failures = [f"{count} {reason}" for reason, count in shown["failures"].items()]
+        rows.append(("failures", ", ".join(failures)))
+    if shown["set_aside_until_at"] is not None:
+        rows.append(("set aside", f"until {moment(shown['set_aside_until_at'])}"))
     parts: list[RenderableType] = [Text(name, "bold"), facts(rows)]
     check = shown["last_check"]
     if check is not None:
@@ -177,10 +182,15 @@ def backend(name: str, shown: Shown) -> Group:
     return Group(*parts)
 
 
+def ends_at(shown: Shown) -> str:
+    """Say when the calls of what drains are ended; empty: they may run on."""
+    return "" if shown["deadline_at"] is None else f", ended at {moment(shown['deadline_at'])}"
+
+
 def told(name: str, shown: Shown) -> Text:
     """Say in one line how a backend is now."""
     parts = [f"{name} is {shown['standing']}", f"health {health(shown)}"]
-    parts += [f"{calls_of(shown)} calls", f"weight {shown['weight']}"]
+    parts += [f"{calls_of(shown)} calls{ends_at(shown)}", f"weight {shown['weight']}"]
     if shown["standing"] != shown["standing_in_file"]:
         parts.append("to keep it over a restart: sstplb ctl save")
     return Text(", ".join(parts))
@@ -244,6 +254,10 @@ def call(shown: Shown) -> Group:
     if "reason" in shown:
         detail = f": {shown['detail']}" if shown.get("detail") else ""
         parts.append(Text(f"{shown['reason']}{detail}"))
+    goodbyes = [side for side in ("client", "backend") if f"{side}_goodbye" in shown]
+    if goodbyes:
+        said = [f"{side} {shown[f'{side}_goodbye']}" for side in goodbyes]
+        parts.append(Text(f"goodbye: {', '.join(said)}"))
     phases = {name: value for name, value in shown["phases"].items() if value is not None}
     if phases:
         times = [f"{name.removesuffix('_s')} {seconds(value)}" for name, value in phases.items()]

@@ -129,6 +129,9 @@ def test_calls_are_filtered_shown_and_ended(stage: OperatedStage) -> None:
             assert (await ctl(stage, "call", 1, "--json")).json["reason"] == "ended_by_operator"
             ended = await ctl(stage, "calls", "--state", "ended")
             assert ended.lines("closed", "ended_by_operator")
+            polite = await ctl(stage, "kill", 2, "--polite")
+            assert "ended_by_operator" in polite.out
+            assert "goodbye: client " in polite.out
             again = await ctl(stage, "kill", 1)
             assert (again.code, again.out) == (1, "")
             assert "call 1 has ended: closed" in again.err
@@ -192,11 +195,13 @@ def test_drain_says_by_its_exit_code_that_calls_were_left(stage: OperatedStage) 
             assert said.code == 4
             assert said.json["calls"] == 1
             assert await held.echo(packets(1404)), "it was left alone"
-            said = await ctl(stage, "drain", "rras1", "--wait", "--timeout", "100ms", "--then-end")
+            words = ("drain", "rras1", "--timeout", "700ms", "--then-end")
+            told = await ctl(stage, *words)
+            assert (told.code, "1/1000 calls, ended at " in told.out) == (0, True)
+            said = await ctl(stage, *words, "--wait")
             assert said.code == 4
             assert "0/1000 calls" in said.out
-            assert await held.rest() == b""
-            assert stage.reasons() == ["closed:ended_by_operator"]
+            assert stage.reasons() == ["closed:drained"]
 
     play(story)
 
@@ -276,6 +281,25 @@ def test_backends_are_added_and_removed(stage: OperatedStage) -> None:
     play(story)
 
 
+def test_a_backend_that_calls_set_aside_is_explained_and_brought_back(
+    stage: OperatedStage,
+) -> None:
+    async def story() -> None:
+        stage.backends[0].mood = "refuse"
+        async with staged(stage):
+            for _ in range(6):
+                await stage.opened()
+            (row,) = (await ctl(stage, "backends")).lines("rras/rras1")
+            assert "set aside: rras1 answered 503" in row
+            one = await ctl(stage, "backends", "rras1")
+            assert one.lines("failures", "3 backend_refused")
+            assert one.lines("set aside", "until ")
+            assert "health up" in (await ctl(stage, "bring-back", "rras1")).out
+            assert not (await ctl(stage, "backends", "rras1", "--json")).json["set_aside"]
+
+    play(story)
+
+
 def test_check_now_says_how_it_went(stage: OperatedStage) -> None:
     async def story() -> None:
         stage.pool["check"] = {"interval": "1h", "timeout": "1s", "jitter": 0}
@@ -333,7 +357,9 @@ def test_listeners_are_listed_closed_and_opened(stage: OperatedStage) -> None:
             with pytest.raises(ConnectionRefusedError):
                 await stage.client()
             (shown,) = (await ctl(stage, "listeners", "--json")).json
-            assert shown["standing"] == "draining"
+            assert (shown["standing"], shown["deadline_at"]) == ("draining", None)
+            words = ("listeners", "drain", "vpn", "--timeout", "1h", "--then-end")
+            assert "0 calls running, ended at " in (await ctl(stage, *words)).out
             assert (await ctl(stage, "listeners", "enable", "vpn", "--json")).json["accepting"]
             await stage.opened()
 
@@ -400,6 +426,8 @@ def test_stop_is_asked_for_with_its_patience(stage: OperatedStage) -> None:
     [
         ("drain", "rras1", "--timeout", "1s"),
         ("drain", "rras1", "--wait", "--then-end"),
+        ("listeners", "drain", "vpn", "--timeout", "1s"),
+        ("listeners", "drain", "vpn", "--then-end"),
         ("drain", "rras1", "--wait", "--timeout", "10"),
         ("status", "--url", "http://h:1"),
         ("status", "--token-file", "t"),
@@ -417,7 +445,8 @@ def test_every_command_explains_itself() -> None:
     said = typed("--help").out
     commands = (
         "status backends calls call drain enable off weight calls-max kill listeners affinity "
-        "reload save drift add remove check-now certs events log-level stop upgrade version"
+        "reload save drift add remove bring-back check-now certs events log-level stop upgrade "
+        "version"
     )
     for command in commands.split():
         assert command in said

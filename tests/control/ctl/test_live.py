@@ -110,3 +110,27 @@ def test_a_person_is_asked_before_calls_are_cut(
             assert await client.rest() == b""
 
     play(story)
+
+
+def test_ctrl_c_ends_the_waiting_and_not_the_draining(
+    tmp_path: Path, pki: LabPki, served: Issued
+) -> None:
+    async def story() -> None:
+        async with running(operated(tmp_path, pki, served)) as stage:
+            client = await stage.client()
+            await client.open()
+            pipe = asyncio.subprocess.PIPE
+            async with command(stage, "drain", "rras1", "--wait", stderr=pipe) as drain:
+                stderr = drain.process.stderr
+                assert stderr is not None
+                async with asyncio.timeout(LIMIT_S):
+                    assert b"1 calls left" in await stderr.readline()
+                    drain.process.send_signal(signal.SIGINT)
+                    assert b"stays draining; undo it with" in await stderr.readline()
+                    assert await drain.process.wait() == 130
+            async with command(stage, "backends", "rras1", "--json") as shown:
+                assert shown.process.stdout is not None
+                answer = json.loads(await shown.process.stdout.read())
+            assert (answer["standing"], answer["calls"]) == ("draining", 1)
+
+    play(story)
