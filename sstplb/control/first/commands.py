@@ -12,7 +12,7 @@ from sstplb.config.schema import CertificateFiles, Endpoint, Mode, parse_endpoin
 from sstplb.control.ctl.door import PLACES
 from sstplb.control.files import replace_file
 from sstplb.control.first.rras import explain
-from sstplb.control.first.text import ABOUT, Server, Wanted, compose, judged
+from sstplb.control.first.text import ABOUT, Server, Wanted, compose, is_service, judged
 from sstplb.control.plan import all_warnings
 from sstplb.errors import CertificateError
 from sstplb.tls.certificate import Certificate, load_certificate, load_identity, now_utc
@@ -155,9 +155,11 @@ def _tell(wanted: Wanted, target: Path, shown: Certificate | None) -> None:
         text += f", certificate for {', '.join(shown.names) or shown.subject} ({left} days left)"
     named = "" if target in PLACES else f" --conf {target}"
     port = wanted.address.port
-    privilege = ""
-    if port is None or 0 < port < PRIVILEGED_BELOW:
-        privilege = "   # a port below 1024: as root, or with CAP_NET_BIND_SERVICE"
+    run = f"sstplb run {target}"
+    if is_service(target):
+        run = "systemctl restart sstplb   # its user, sstplb, must be able to read file and key"
+    elif port is None or 0 < port < PRIVILEGED_BELOW:
+        run += "   # a port below 1024: as root, or with CAP_NET_BIND_SERVICE"
     first = wanted.servers[0]
     plain = " --plain" if wanted.mode is Mode.OFFLOAD else " --insecure"
     where = first.address.port or (80 if wanted.mode is Mode.OFFLOAD else 443)
@@ -165,7 +167,7 @@ def _tell(wanted: Wanted, target: Path, shown: Certificate | None) -> None:
     out.print(f"{text}\n\n{explain(wanted, shown)}", soft_wrap=True)
     out.print(
         f"Next:\n\n    sstplb check {target}\n    sstplb probe {probe}{plain}\n"
-        f"    sstplb run {target}{privilege}\n    sstplb ctl status{named}",
+        f"    {run}\n    sstplb ctl status{named}",
         soft_wrap=True,
     )
 

@@ -14,7 +14,7 @@ from sstplb.errors import ConfigError
 
 SYSTEM_DIRECTORY = Path("/etc")
 SYSTEM_SOCKET = Path("/run/sstplb/admin.sock")
-"""Where the service has its socket (docs/operations.md)."""
+"""Where the service has its socket."""
 SOCKET_BESIDE = Path("admin.sock")
 
 ABOUT = (
@@ -82,10 +82,14 @@ def compose(wanted: Wanted, out: Path) -> str:
                 f"        address: {address}",
                 f"        rras_certificate_sha256: {_scalar(wanted.sha256)}",
             ]
-    is_system = base.is_relative_to(SYSTEM_DIRECTORY)
-    socket = SYSTEM_SOCKET if is_system else SOCKET_BESIDE
+    socket = SYSTEM_SOCKET if is_service(out) else SOCKET_BESIDE
     lines += ["admin:", f"  socket: {socket}   # sstplb ctl, sstplb top: for this user and root"]
     return "\n".join(lines) + "\n"
+
+
+def is_service(out: Path) -> bool:
+    """Whether the file is where the service has its own (docs/operations.md)."""
+    return out.resolve().is_relative_to(SYSTEM_DIRECTORY)
 
 
 def judged(text: str, out: Path) -> Prepared:

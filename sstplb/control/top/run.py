@@ -36,6 +36,8 @@ from sstplb.errors import AskError
 CALLS_LOOKED_AT = 200
 SORTED_MAX = 2000
 """So many of the newest running calls are looked through for the biggest ones."""
+LOOKING_SHARE = 9
+"""A look that takes long is followed by a pause so many times as long: it costs the balancer."""
 EVENTS_KEPT, EVENTS_ASKED_MAX = 50, 5000
 SIZE_OF_NO_TERMINAL = (120, 50)
 KEY_BYTES_MAX = 64
@@ -120,7 +122,7 @@ class Top:
         self._lost = ""
         self._looking: Future[Glance] | None = None
         self._doing: Future[str] | None = None
-        self._look_at = 0.0
+        self._look_at = self._began = 0.0
         self._beside = ThreadPoolExecutor(1, "top")
 
     def run(self) -> None:
@@ -154,6 +156,7 @@ class Top:
     def _start_looking(self, wake: Callable[[], None]) -> None:
         is_time = time.monotonic() >= self._look_at and not self._state.is_paused
         if self._looking is None and is_time:
+            self._began = time.monotonic()
             self._looking = self._beside.submit(self._looker.look, self._state.sort)
             self._looking.add_done_callback(lambda _: wake())
         elif self._looking is None and self._state.is_paused:
@@ -163,7 +166,8 @@ class Top:
         """Take what has been answered meanwhile."""
         if self._looking is not None and self._looking.done():
             looked, self._looking = self._looking, None
-            self._look_at = time.monotonic() + self._interval_s
+            now = time.monotonic()
+            self._look_at = now + max(self._interval_s, LOOKING_SHARE * (now - self._began))
             try:
                 self._glances.add(looked.result())
                 self._lost = ""
