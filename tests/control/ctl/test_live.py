@@ -11,9 +11,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sstplb.lab.pki import Issued, LabPki
-from tests.characters import LIMIT_S, play
+from tests.characters import play
 from tests.running import Running, running
+
+PATIENCE_S = 40.0
+"""Each command is a process that has to start, on a machine that may be busy."""
+
+pytestmark = pytest.mark.timeout(120)
 
 
 class Command:
@@ -24,7 +31,7 @@ class Command:
 
     async def line(self) -> str:
         assert self.process.stdout is not None
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             return (await self.process.stdout.readline()).decode()
 
     async def event(self, name: str) -> dict[str, Any]:
@@ -78,13 +85,13 @@ def test_events_are_followed_through_an_upgrade(
                     assert "is active" in await enable.line()
                 await following.event("backend_standing")
                 following.process.send_signal(signal.SIGINT)
-                async with asyncio.timeout(LIMIT_S):
+                async with asyncio.timeout(PATIENCE_S):
                     assert await following.process.wait() == 0
             async with command(stage, "stop", "--now") as stop:
                 assert "it stops" in await stop.line()
             await stage.said("stopped")
 
-    play(story)
+    play(story, 110)
 
 
 def test_a_person_is_asked_before_calls_are_cut(
@@ -99,7 +106,7 @@ def test_a_person_is_asked_before_calls_are_cut(
                 for answer, code in ((b"n\n", 1), (b"y\n", 0)):
                     os.write(ours, answer)
                     async with command(stage, "kill", "1", stdin=theirs, stderr=theirs) as kill:
-                        async with asyncio.timeout(LIMIT_S):
+                        async with asyncio.timeout(PATIENCE_S):
                             assert await kill.process.wait() == code
                     assert b"will be cut. Go on?" in os.read(ours, 4096)
                     ended = stage.find("call_ended")
@@ -109,7 +116,7 @@ def test_a_person_is_asked_before_calls_are_cut(
                 os.close(theirs)
             assert await client.rest() == b""
 
-    play(story)
+    play(story, 110)
 
 
 def test_ctrl_c_ends_the_waiting_and_not_the_draining(
@@ -123,7 +130,7 @@ def test_ctrl_c_ends_the_waiting_and_not_the_draining(
             async with command(stage, "drain", "rras1", "--wait", stderr=pipe) as drain:
                 stderr = drain.process.stderr
                 assert stderr is not None
-                async with asyncio.timeout(LIMIT_S):
+                async with asyncio.timeout(PATIENCE_S):
                     assert b"1 calls left" in await stderr.readline()
                     drain.process.send_signal(signal.SIGINT)
                     assert b"stays draining; undo it with" in await stderr.readline()
@@ -133,4 +140,4 @@ def test_ctrl_c_ends_the_waiting_and_not_the_draining(
                 answer = json.loads(await shown.process.stdout.read())
             assert (answer["standing"], answer["calls"]) == ("draining", 1)
 
-    play(story)
+    play(story, 110)
