@@ -52,9 +52,7 @@ def drain(
     running. With --timeout and --then-end the balancer itself ends them then, whether somebody
     waits or not.
     """
-    if timeout is not None and not (wait or then_end):
-        raise typer.BadParameter("--timeout is for --wait or --then-end")
-    deadline_s = deadline(timeout, then_end=then_end)
+    deadline_s = deadline(timeout, then_end=then_end, wait=wait)
     by = asked(context)
     with by.api() as api:
         overview = api.get("overview")
@@ -227,21 +225,32 @@ def stop(
 
 
 @app.command()
-def upgrade(context: typer.Context) -> None:
-    """Have a new process take over, without a gap; the old one ends with its last call."""
+def upgrade(
+    context: typer.Context,
+    timeout: Duration = None,
+    then_end: Annotated[bool, typer.Option("--then-end", help=THEN_END)] = False,
+) -> None:
+    """Have a new process take over, without a gap; the old one ends with its last call.
+
+    With --timeout and --then-end it ends those calls then, and so itself.
+    """
+    deadline_s = deadline(timeout, then_end=then_end)
     by = asked(context)
+    confirm_deadline(by, "the old process", deadline_s)
     with by.api() as api:
-        answer = api.post("upgrade")
+        answer = api.post("upgrade", content={"deadline_s": deadline_s})
     by.say(answer, f"process {answer['process']} has taken over")
 
 
 # --- inside -----------------------------------------------------------------------------------
 
 
-def deadline(timeout: float | None, *, then_end: bool) -> float | None:
+def deadline(timeout: float | None, *, then_end: bool, wait: bool = False) -> float | None:
     """Return when the balancer ends what is left. Raises BadParameter."""
     if then_end and timeout is None:
         raise typer.BadParameter("--then-end needs a --timeout")
+    if timeout is not None and not (then_end or wait):
+        raise typer.BadParameter("--timeout says when to end what is left: add --then-end")
     return timeout if then_end else None
 
 

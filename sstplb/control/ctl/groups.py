@@ -54,8 +54,6 @@ def drain_listener(
     then_end: Annotated[bool, typer.Option("--then-end", help=THEN_END)] = False,
 ) -> None:
     """Refuse new calls on a listener; running ones stay, or are ended after a time."""
-    if timeout is not None and not then_end:
-        raise typer.BadParameter("--timeout is for --then-end")
     deadline_s = deadline(timeout, then_end=then_end)
     by = asked(context)
     by.confirm(f"New calls to {name} will be refused. Go on?")

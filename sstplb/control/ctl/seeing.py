@@ -30,6 +30,7 @@ class CallState(StrEnum):
 
     RUNNING = "running"
     ENDED = "ended"
+    FAILED = "failed"
     ALL = "all"
 
 
@@ -75,10 +76,16 @@ def calls(
     client: Annotated[
         str | None, typer.Option(help="Only from here: an address or a network.")
     ] = None,
+    find: Annotated[
+        str | None, typer.Option(help="Only with this text in any field.", metavar="TEXT")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=ASKED_MAX, help="How many.")] = CALLS_SHOWN,
     offset: Annotated[int, typer.Option(min=0, help="Leave out so many.")] = 0,
 ) -> None:
-    """List calls, the newest first; those that ended are kept for a while, too."""
+    """List calls, the newest first; those that ended are kept for a while, too.
+
+    Failed are those that were refused, or where a side failed.
+    """
     by = asked(context)
     with by.api() as api:
         pool = None
@@ -90,7 +97,7 @@ def calls(
                 pool, backend = found.pool, found.name
         page = api.get(
             "calls", state=state.value, listener=listener, pool=pool, backend=backend,
-            client=client, limit=limit, offset=offset,
+            client=client, text=find, limit=limit, offset=offset,
         )  # fmt: skip
     by.show(page, lambda: tables.calls(page))
 

@@ -64,7 +64,7 @@ class Viewing:
 
     sort: Sort = Sort.NEWEST
     wanted: str = ""
-    """Only calls and events that have these letters."""
+    """Only calls (in any field) and events that have these letters."""
     is_typing: bool = False
     """Whether keys are letters of ``wanted``."""
     is_paused: bool = False
@@ -81,7 +81,8 @@ def press(
     """Return what a key leads to."""
     state = replace(state, notice="")
     if state.is_typing:
-        return _typed(state, key), None
+        state = _typed(state, key)
+        return state, None if state.is_typing else Wish.LOOK
     if state.asked is not None:
         order, state = state.asked, replace(state, asked=None)
         return (state, order) if key in ("y", "Y") else (replace(state, notice="not done"), None)
@@ -94,7 +95,7 @@ def press(
     if key == "/":
         return replace(state, is_typing=True), None
     if key == ESCAPE:
-        return replace(state, wanted="", chosen=None), None
+        return replace(state, wanted="", chosen=None), Wish.LOOK
     if key in ("p", " "):
         return replace(state, is_paused=not state.is_paused), Wish.LOOK
     return state, Wish.QUIT if key in ("q", "Q") else None

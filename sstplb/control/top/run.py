@@ -62,10 +62,10 @@ class Looker:
         self._last = 0
         self._events: deque[Shown] = deque(maxlen=EVENTS_KEPT)
 
-    def look(self, sort: Sort) -> Glance:
-        """Return this moment. Raises AskError."""
+    def look(self, sort: Sort, wanted: str = "") -> Glance:
+        """Return this moment; only calls with some letters. Raises AskError."""
         overview = self.api.get("overview")
-        total, calls = _calls(self.api, sort)
+        total, calls = _calls(self.api, sort, wanted or None)
         if overview["started_at"] != self._process:  # it counts from the beginning
             self._process, self._last = overview["started_at"], 0
             self._events.clear()
@@ -75,17 +75,17 @@ class Looker:
         return Glance(overview, calls, total, list(self._events))
 
 
-def _calls(api: Api, sort: Sort) -> tuple[int, list[Shown]]:
+def _calls(api: Api, sort: Sort, wanted: str | None) -> tuple[int, list[Shown]]:
     """Return how many calls there are, and those that come first in this order."""
     if sort is Sort.NEWEST:
-        page = api.get("calls", limit=CALLS_LOOKED_AT)
+        page = api.get("calls", text=wanted, limit=CALLS_LOOKED_AT)
         return page["total"], page["calls"]
     if sort is Sort.LONGEST:  # the API has the newest first: these are on its last page
-        total = api.get("calls", state="running", limit=1)["total"]
+        total = api.get("calls", state="running", text=wanted, limit=1)["total"]
         offset = max(0, total - CALLS_LOOKED_AT)
-        page = api.get("calls", state="running", limit=CALLS_LOOKED_AT, offset=offset)
+        page = api.get("calls", state="running", text=wanted, limit=CALLS_LOOKED_AT, offset=offset)
         return page["total"], page["calls"][::-1]
-    page = api.get("calls", state="running", limit=SORTED_MAX)
+    page = api.get("calls", state="running", text=wanted, limit=SORTED_MAX)
     by_size = sorted(page["calls"], key=lambda c: c["bytes_in"] + c["bytes_out"], reverse=True)
     return page["total"], by_size[:CALLS_LOOKED_AT]
 
@@ -157,7 +157,9 @@ class Top:
         is_time = time.monotonic() >= self._look_at and not self._state.is_paused
         if self._looking is None and is_time:
             self._began = time.monotonic()
-            self._looking = self._beside.submit(self._looker.look, self._state.sort)
+            self._looking = self._beside.submit(
+                self._looker.look, self._state.sort, self._state.wanted
+            )
             self._looking.add_done_callback(lambda _: wake())
         elif self._looking is None and self._state.is_paused:
             self._look_at = time.monotonic() + self._interval_s

@@ -43,7 +43,7 @@ def frame(
     call_rows = left - 2 - (event_rows + 1 if event_rows > 0 else 0)
     if call_rows > 0:
         parts += [Text(), _calls(glance, state, call_rows)]
-        _fill(parts, call_rows - min(call_rows, len(_wanted(glance, state))))
+        _fill(parts, call_rows - min(call_rows, len(glance.calls)))
         if event_rows > 0:
             parts.append(Text())
             parts += [_one_line(tables.event(event)) for event in events[-event_rows:]]
@@ -139,18 +139,9 @@ def _first(known: list[tuple[BackendName, Shown]], chosen: BackendName | None, r
 
 def _calls(glance: Glance, state: Viewing, rows: int) -> Sheet:
     sheet = tables.calls_sheet(f"STATE ({state.sort} of {glance.calls_total})")
-    for shown in _wanted(glance, state)[:rows]:
+    for shown in glance.calls[:rows]:
         sheet.add(*tables.call_row(shown))
     return sheet
-
-
-def _wanted(glance: Glance, state: Viewing) -> list[Shown]:
-    words = ("client", "listener", "backend", "server_name", "outcome", "reason", "state")
-    return [
-        shown
-        for shown in glance.calls
-        if _has(state.wanted, " ".join(str(shown.get(word, "")) for word in words))
-    ]
 
 
 def _has(wanted: str, text: str) -> bool:

@@ -127,6 +127,9 @@ def test_calls_are_filtered_shown_and_ended(stage: OperatedStage) -> None:
             assert "asked rras1: took the call" in one.out
             assert "tls " in one.out
             assert (await ctl(stage, "call", 1, "--json")).json["reason"] == "ended_by_operator"
+            assert "1 of 1" not in (found := await ctl(stage, "calls", "--find", "127.0.3")).out
+            assert len(found.lines("127.0.")) == len(found.lines("127.0.3.1")) == 1
+            assert "0 calls" in (await ctl(stage, "calls", "--state", "failed")).out
             ended = await ctl(stage, "calls", "--state", "ended")
             assert ended.lines("closed", "ended_by_operator")
             polite = await ctl(stage, "kill", 2, "--polite")
@@ -429,6 +432,7 @@ def test_stop_is_asked_for_with_its_patience(stage: OperatedStage) -> None:
         ("listeners", "drain", "vpn", "--timeout", "1s"),
         ("listeners", "drain", "vpn", "--then-end"),
         ("drain", "rras1", "--wait", "--timeout", "10"),
+        ("upgrade", "--timeout", "1s"),
         ("status", "--url", "http://h:1"),
         ("status", "--token-file", "t"),
         ("calls", "--state", "odd"),

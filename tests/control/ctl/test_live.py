@@ -58,8 +58,18 @@ async def command(stage: Running, *words: str, **options: Any) -> AsyncIterator[
         await process.wait()
 
 
+class Operated(Running):
+    """A stage with an admin side, and patience."""
+
+    async def said(self, event: str, count: int = 1) -> list[dict[str, Any]]:
+        async with asyncio.timeout(PATIENCE_S):
+            while len(found := self.find(event)) < count:
+                await asyncio.sleep(0.05)
+        return found
+
+
 def operated(folder: Path, pki: LabPki, served: Issued) -> Running:
-    stage = Running(folder, "offload", pki.root_path, served)
+    stage = Operated(folder, "offload", pki.root_path, served)
     stage.more = {"admin": {"socket": "admin.sock"}}
     return stage
 

@@ -108,7 +108,7 @@ def test_a_backend_is_chosen_and_drained_after_a_yes_only() -> None:
 
 def test_letters_filter_until_enter_and_escape_ends_it() -> None:
     state, wish = typed(Viewing(), ["/", *"qdx", "backspace", ENTER])
-    assert (state.wanted, state.is_typing, wish) == ("qd", False, None)
+    assert (state.wanted, state.is_typing, wish) == ("qd", False, Wish.LOOK)
     assert typed(state, [ESCAPE])[0] == Viewing()
     assert typed(Viewing(), ["/", "a", ESCAPE])[0] == Viewing()
     assert len(typed(Viewing(), ["/", *("x" * 200)])[0].wanted) == 64

@@ -62,7 +62,7 @@ def test_without_a_terminal_or_a_balancer_it_says_so(tmp_path: Path) -> None:
 def test_calls_come_in_the_order_that_is_asked_for(stage: TypedStage) -> None:
     async def story() -> None:
         async with staged(stage):
-            first, second = await stage.opened(), await stage.opened()
+            first, second = await stage.opened("127.0.2.9"), await stage.opened()
             assert await second.echo(packets(50_000))
             await stage.opened()
             with Api(Door("http://sstplb", stage.socket)) as api:
@@ -72,6 +72,9 @@ def test_calls_come_in_the_order_that_is_asked_for(stage: TypedStage) -> None:
                 assert numbers[Sort.NEWEST] == [3, 2, 1]
                 assert numbers[Sort.LONGEST] == [1, 2, 3]
                 assert numbers[Sort.BIGGEST][0] == 2
+                found = await asyncio.to_thread(looker.look, Sort.LONGEST, "127.0.2.9")
+                assert [call["id"] for call in found.calls] == [1]
+                assert found.calls_total == 1
                 await first.close()
                 await stage.ended()
                 await stage.operator.set_weight("rras", "rras1", 2)
