@@ -71,8 +71,17 @@ def head(overview: Overview) -> Text:
     moved = f"{format_bytes(totals['bytes_in'])} in, {format_bytes(totals['bytes_out'])} out"
     text.append(f" · {moved}", "not bold")
     if cost["cpu_s_per_gb"] is not None:
-        text.append(f" · {cost['cpu_s_per_gb']:.2f} CPU s/GB", "not bold")
+        text.append(f" · {cost['cpu_s_per_gb']:.2f} CPU s/GB{_by_mode(cost['modes'])}", "not bold")
     return text
+
+
+def _by_mode(modes: list[Shown]) -> str:
+    """Say what each mode costs, where there are several and it is known."""
+    known = [m for m in modes if m["cpu_s_per_gb"] is not None]
+    if len(modes) < 2 or not known:
+        return ""
+    costs = [f"{mode['mode']} {mode['cpu_s_per_gb']:.2f}" for mode in known]
+    return f" ({', '.join(costs)})"
 
 
 def listeners(overview: Overview) -> "Sheet":

@@ -28,7 +28,7 @@ def overview(at: float = 100.0, **more: Any) -> dict[str, Any]:
             "opened": 10, "running": 1, "bytes_in": 1_000, "bytes_out": 2_000,
             "outcomes": {"completed": 9},
         },
-        "cost": {"cpu_s": 2.0, "cpu_s_per_gb": 3.0},
+        "cost": {"cpu_s": 2.0, "cpu_s_per_gb": 3.0, "modes": []},
         "listeners": [
             {
                 "name": "vpn", "address": "0.0.0.0:443", "mode": "offload", "pool": "rras",
