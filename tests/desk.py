@@ -18,6 +18,7 @@ from sstplb.control.operator import Operator
 from sstplb.control.plan import prepare
 from sstplb.lab.pki import Issued
 from tests.characters import LIMIT_S, Client, Stage
+from tests.scrape import Scrape
 
 
 class OperatedStage(Stage):
@@ -73,6 +74,13 @@ class OperatedStage(Stage):
             transport=transport, base_url=base, timeout=LIMIT_S, **options
         ) as client:
             yield client
+
+    async def scraped(self, accept: str = "") -> Scrape:
+        """Ask for the metrics as Prometheus does."""
+        async with self.asking() as ask:
+            answer = await ask.get("http://sstplb/metrics", headers={"Accept": accept})
+        assert answer.status_code == 200, answer.text
+        return Scrape(answer.text)
 
     async def opened(self, source: str = "127.0.0.1") -> Client:
         """Place a call."""

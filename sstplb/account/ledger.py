@@ -2,10 +2,16 @@
 
 Invariant 3: every accepted call closes exactly one record. ``close`` raises when it is asked
 twice; ``running`` shows what was never closed.
+
+How long the steps of an opening took is counted at hand-over: a call may last for days, and
+today's openings are what one wants to see today. For a call that never gets there, it is counted
+at its end.
 """
 
 from collections import Counter, deque
 
+from sstplb.account.histogram import Histogram
+from sstplb.account.metrics import BOUNDS_S, STEPS, Metric
 from sstplb.account.record import Address, Outcome, Record
 
 Way = tuple[str, str, str]
@@ -30,6 +36,12 @@ class Ledger:
         self.bytes_in_by_way: Counter[Way] = Counter()
         """Of the calls that ended, as the two totals are."""
         self.bytes_out_by_way: Counter[Way] = Counter()
+        self.handed_over_total: Counter[str] = Counter()
+        """By listener; visitors of a web pool count."""
+        self.histograms: dict[tuple[str, Metric], Histogram] = {}
+        """Seconds, by listener and what took them."""
+        self._handed_over: set[int] = set()
+        """Of those that run."""
 
     def open(
         self, *, listener: str, mode: str, client: Address, started_at: float, now: float
@@ -39,6 +51,14 @@ class Ledger:
         record = Record(self.opened_total, listener, mode, client, started_at, now)
         self.running[record.id] = record
         return record
+
+    def handed_over(self, record: Record) -> None:
+        """Count a call that has reached a backend, and how it got there. Raises RuntimeError."""
+        if record.id in self._handed_over or record.id not in self.running:
+            raise RuntimeError(f"call {record.id} was handed over before, or has ended")
+        self._handed_over.add(record.id)
+        self.handed_over_total[record.listener] += 1
+        self._observe(record.listener, Metric.OPENING, self._count_opening(record))
 
     def close(self, record: Record, outcome: Outcome, reason: str, detail: str, now: float) -> None:
         """End a record. Raises RuntimeError when it has ended: that is a mistake of ours."""
@@ -53,6 +73,28 @@ class Ledger:
         self.bytes_out_total += record.bytes_out
         self.bytes_in_by_way[way_of(record)] += record.bytes_in
         self.bytes_out_by_way[way_of(record)] += record.bytes_out
+        if record.id not in self._handed_over:
+            self._count_opening(record)
+            return
+        self._handed_over.remove(record.id)
+        if outcome is not Outcome.WEB:
+            self._observe(record.listener, Metric.DURATION, record.duration_s)
+
+    def _count_opening(self, record: Record) -> float:
+        """Count the steps that were taken; return the seconds of all together."""
+        together_s = 0.0
+        for step, metric in STEPS.items():
+            seconds: float | None = getattr(record.phases, step)
+            if seconds is not None:
+                together_s += seconds
+                self._observe(record.listener, metric, seconds)
+        return together_s
+
+    def _observe(self, listener: str, metric: Metric, seconds: float) -> None:
+        histogram = self.histograms.get((listener, metric))
+        if histogram is None:
+            histogram = self.histograms[listener, metric] = Histogram(BOUNDS_S[metric])
+        histogram.observe(seconds)
 
 
 def way_of(record: Record) -> Way:

@@ -148,6 +148,16 @@ class AffinityTable:
         self.config = config
         self._make_room(config.entries_max)
 
+    def count(self, now: float) -> int:
+        """Return how many clients are remembered now, pins aside."""
+        self._expire(now)
+        return len(self)
+
+    @property
+    def pins_count(self) -> int:
+        """How many clients are pinned."""
+        return len(self._pinned)
+
     # --- what an operator may do --------------------------------------------------------------
 
     def remembered(self, now: float) -> Iterator[Remembered]:

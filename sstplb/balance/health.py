@@ -34,7 +34,7 @@ Each change of mind is a ``Flip``, to be logged once. Time is an argument (secon
 this module neither probes nor waits.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -127,8 +127,9 @@ class Health:
     """Until when calls are kept away (monotonic seconds); in the past: they are not."""
     set_aside_reason: str
     """Why, in words; empty: nothing speaks against it."""
-    set_aside_total: int
-    """How often calls have put it aside."""
+    checks_total: Counter[bool]
+    """Verdicts since the start, good and bad; nothing resets them."""
+    flips_total: Counter[FlipKind]
     _last_good_at: float | None
     _bucket: int
     """Failed calls not yet made up for, each counting ``good_calls_per_failure``."""
@@ -140,8 +141,8 @@ class Health:
     _back_off_s: float
 
     def __init__(self, check: Check, passive: Passive) -> None:
-        self.set_aside_total = 0
         self._accusers = deque(maxlen=ACCUSERS_MAX)
+        self.checks_total, self.flips_total = Counter(), Counter()
         self.reconfigure(check, passive)
         self.reset(None)
 
@@ -167,6 +168,7 @@ class Health:
         """Take the result of a check; return the flip it caused, if any."""
         first, self.is_checked = not self.is_checked, True
         self.last_verdict = verdict
+        self.checks_total[verdict.good] += 1
         if verdict.good:
             self._good_in_row, self._bad_in_row = self._good_in_row + 1, 0
             self._last_good_at = now
@@ -227,7 +229,7 @@ class Health:
         self.is_up, self.reason, self.since = up, reason, now
         if up:
             self._wipe_slate()
-        return Flip(FlipKind.UP if up else FlipKind.DOWN, reason)
+        return self._counted(FlipKind.UP if up else FlipKind.DOWN, reason)
 
     # --- what calls say -------------------------------------------------------------------
 
@@ -253,11 +255,10 @@ class Health:
         wanted = 2 * self._back_off_s or self._passive.back_off
         self._back_off_s = min(wanted, self._passive.back_off_max)
         self.set_aside_until = now + self._back_off_s
-        self.set_aside_total += 1
         self.set_aside_reason = (
             f"{reason} ({self._failed_in_words()}; no new calls for {self._back_off_s:g} s)"
         )
-        return Flip(FlipKind.SET_ASIDE, self.set_aside_reason)
+        return self._counted(FlipKind.SET_ASIDE, self.set_aside_reason)
 
     def call_succeeded(self, now: float) -> Flip | None:
         """Note a call that went well. Returns a flip if it brings the backend back.
@@ -272,13 +273,22 @@ class Health:
         self._judged += 1
         if was_aside or self._bucket <= 0:
             self._wipe_slate()
-        return Flip(FlipKind.BACK, "a call succeeded again") if was_aside else None
+        return self._counted(FlipKind.BACK, "a call succeeded again") if was_aside else None
 
     def bring_back(self) -> Flip | None:
         """Forget what calls have said, because the operator knows better."""
         was_aside = self._back_off_s > 0
         self._wipe_slate()
-        return Flip(FlipKind.BACK, "the operator brought it back") if was_aside else None
+        return self._counted(FlipKind.BACK, "the operator brought it back") if was_aside else None
+
+    @property
+    def set_aside_total(self) -> int:
+        """How often calls have put it aside."""
+        return self.flips_total[FlipKind.SET_ASIDE]
+
+    def _counted(self, kind: FlipKind, reason: str) -> Flip:
+        self.flips_total[kind] += 1
+        return Flip(kind, reason)
 
     def _is_biased(self, client: bytes | None) -> bool:
         """Whether a client has had its say: as many failures are its own as may count."""

@@ -147,6 +147,7 @@ class Booking:
         self._ticket.opened()
         self._place.handed_over(now_s())
         self.backend = self._place.backend
+        self._desk.ledger.handed_over(self.record)
 
     # --- what the call tells --------------------------------------------------------------------
 

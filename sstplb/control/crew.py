@@ -5,6 +5,7 @@ their bookings directly. ``control/workers.py`` is the other one.
 """
 
 import socket
+from collections.abc import Sequence
 from typing import Protocol
 
 from sstplb.control.booking import Booking
@@ -17,6 +18,12 @@ class Crew(Protocol):
 
     count: int
     """How many processes carry."""
+    died_total: int
+    """Processes that ended unasked."""
+
+    @property
+    def process_ids(self) -> Sequence[int]:
+        """Of the other processes that carry now; empty where this one does."""
 
     @property
     def can_carry(self) -> bool:
@@ -48,6 +55,8 @@ class Here:
     """This process carries."""
 
     count = 1
+    died_total = 0
+    process_ids = ()
     can_carry = True
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ Events are written on the event loop's own thread; that is what this module reli
 import asyncio
 import heapq
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
@@ -67,6 +67,8 @@ class EventLog:
     def __init__(self) -> None:
         self.last = 0
         """Number of the latest event."""
+        self.by_level: Counter[str] = Counter()
+        """How many there were."""
         self._of_calls: deque[Event] = deque(maxlen=CALL_EVENTS_KEPT)
         self._others: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._followers: set[Follower] = set()
@@ -76,6 +78,7 @@ class EventLog:
     ) -> MutableMapping[str, Any]:
         """Remember an event and pass it on unchanged (a structlog processor)."""
         self.last += 1
+        self.by_level[values.get("level", "")] += 1
         event = {"id": self.last, "at": time.time(), "message": "", **values}
         event.pop("exc_info", None)
         (self._of_calls if values.get("event") == _OF_A_CALL else self._others).append(event)

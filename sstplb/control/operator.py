@@ -29,6 +29,7 @@ import yaml
 from sstplb import __version__
 from sstplb.account.diagnosis import diagnose
 from sstplb.account.exposition import log_fields
+from sstplb.account.metrics import Measured
 from sstplb.account.record import Outcome, Record
 from sstplb.balance.backend import Backend
 from sstplb.config import loader, schema
@@ -41,6 +42,7 @@ from sstplb.control.drift import Difference
 from sstplb.control.events import EventLog
 from sstplb.control.logs import Logs
 from sstplb.control.manager import ServiceManager
+from sstplb.control.metrics import Tally, measure
 from sstplb.control.plan import PooledChecks, Prepared, all_warnings, prepare
 from sstplb.control.state import Keeper, State, state_of
 from sstplb.control.takeover import Place, hand_over
@@ -156,6 +158,7 @@ class Operator:
         self, balancer: Balancer, file: Path, logs: Logs, manager: ServiceManager | None = None
     ) -> None:
         self.started_at = time.time()
+        self.tally = Tally()
         self.is_draining = False
         """Whether the balancer is on its way out."""
         self.is_closing = False
@@ -268,6 +271,17 @@ class Operator:
             for name, service in self._balancer.plan.services.items()
             if service.server_policy is not None
         }
+
+    def measure(self) -> Measured:
+        """Return the values of all metrics."""
+        return measure(
+            self._balancer,
+            self.tally,
+            self.events.by_level,
+            started_at=self.started_at,
+            drift_values=len(self.drift()),
+            is_stopping=self.is_draining,
+        )
 
     # --- backends -----------------------------------------------------------------------------
 
@@ -478,19 +492,21 @@ class Operator:
         async with self._busy, self._telling_manager():
             try:
                 # Reading files and parsing keys takes a while: running calls must not wait.
-                prepared = await asyncio.to_thread(self._load)
-                self.doors.open(prepared)
-                review = self._review(prepared)
-                try:
-                    await self._balancer.reload(prepared)
-                except ConfigError:
-                    self.doors.settle(None)
-                    raise
-                self._logs.apply(prepared.config.log)
+                with self.tally.reloads.counted():
+                    prepared = await asyncio.to_thread(self._load)
+                    self.doors.open(prepared)
+                    review = self._review(prepared)
+                    try:
+                        await self._balancer.reload(prepared)
+                    except ConfigError:
+                        self.doors.settle(None)
+                        raise
+                    self._logs.apply(prepared.config.log)
             except ConfigError as error:
                 for problem in error.problems:
                     log.error("reload_failed", message=f"nothing has changed: {problem}")  # noqa: TRY400 - no trace for a typo
                 raise
+            self.tally.certificate_reloads.is_last_ok = True  # they were read along with it
             self.doors.settle(prepared)
             self._filed = prepared.config
         warn(all_warnings(prepared))
@@ -516,8 +532,9 @@ class Operator:
     async def reload_certificates(self) -> dict[str, list[CertificateView]]:
         """Read every certificate and key again. Raises ConfigError: nothing has changed."""
         async with self._busy:
-            prepared = await asyncio.to_thread(prepare, self._balancer.prepared.config)
-            await self._balancer.reload(prepared, recheck=False)
+            with self.tally.certificate_reloads.counted():
+                prepared = await asyncio.to_thread(prepare, self._balancer.prepared.config)
+                await self._balancer.reload(prepared, recheck=False)
             self.doors.settle(prepared)
             self._say("certificates_reloaded", "certificates and keys were read again")
         return self.certificates()
@@ -535,6 +552,7 @@ class Operator:
             try:
                 number = await hand_over(self)
             except (ConflictError, OSError) as error:
+                self.tally.upgrades_failed += 1
                 log.error("upgrade_failed", message=f"nothing has changed: {error}")  # noqa: TRY400
                 raise ConflictError(str(error)) from error
             running = len(self._balancer.calls())

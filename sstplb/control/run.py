@@ -75,6 +75,7 @@ async def _run(path: Path, prepared: Prepared, logs: Logs, manager: ServiceManag
     estate = await Estate.receive(prepared.config)
     balancer = Balancer(prepared, estate.listeners)
     operator = Operator(balancer, path, logs, manager)
+    operator.tally.took_over = estate.is_takeover
     stop, now = operator.stopping, asyncio.Event()
     asked: asyncio.Queue[Callable[[], Awaitable[object]]] = asyncio.Queue()
     loop = asyncio.get_running_loop()

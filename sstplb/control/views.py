@@ -260,7 +260,7 @@ def listener_view(name: str, listener: Listener, volumes: Volumes, calls: int) -
     bytes_in, bytes_out = volumes.of_listener(name)
     return ListenerView(
         name,
-        _address(listener),
+        address_of(listener),
         str(service.listener.mode),
         service.listener.pool,
         calls,
@@ -418,7 +418,8 @@ def _deadline_at(deadline: float | None) -> float | None:
     return None if deadline is None else wall_clock(deadline)
 
 
-def _address(listener: Listener) -> str:
+def address_of(listener: Listener) -> str:
+    """Return where a listener listens."""
     host, port = listener.address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

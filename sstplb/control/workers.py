@@ -50,6 +50,7 @@ class Workers:
 
     def __init__(self, count: int, on_change: Callable[[], None]) -> None:
         self.count = count
+        self.died_total = 0
         self._on_change = on_change
         """Called when ``can_carry`` may have changed."""
         self._prepared: Prepared | None = None
@@ -142,10 +143,13 @@ class Workers:
         for booking in lost:
             died = WorkerDiedError(f"worker process {worker.process_id} is gone")
             if booking.record.outcome is None:
+                # What it had carried was counted while it ran, and stays so.
+                booking.record.bytes_in, booking.record.bytes_out = booking.bytes_so_far
                 booking.close(Outcome.CLOSED, died.reason, str(died))
             booking.release()
         worker.bookings.clear()
         if not self._stopping:
+            self.died_total += 1
             log.error(
                 "worker_died",
                 message=f"worker process {worker.process_id} is gone, and {len(lost)} calls with "

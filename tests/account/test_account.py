@@ -4,6 +4,7 @@ import pytest
 
 from sstplb.account.exposition import format_bytes, log_fields, log_line
 from sstplb.account.ledger import ENDED_KEPT, Ledger
+from sstplb.account.metrics import Metric
 from sstplb.account.record import Outcome, Record, Try
 
 
@@ -87,3 +88,44 @@ def test_the_line_reads_like_a_sentence() -> None:
 )
 def test_bytes_are_shown_readably(count: int, shown: str) -> None:
     assert format_bytes(count) == shown
+
+
+def distribution(ledger: Ledger, metric: Metric) -> tuple[int, float]:
+    """Return how many values a histogram has, and their sum."""
+    seen = ledger.histograms["vpn", metric].distribution()
+    return seen.cumulative[-1][1], seen.sum
+
+
+def test_an_opening_is_counted_at_hand_over_and_the_call_at_its_end() -> None:
+    ledger = Ledger()
+    record = opened(ledger)
+    record.phases.hello_s, record.phases.tls_s, record.phases.reach_s = 0.25, 0.5, 1.0
+    ledger.handed_over(record)
+    assert distribution(ledger, Metric.TLS) == (1, 0.5)
+    assert distribution(ledger, Metric.OPENING) == (1, 1.75)
+    assert ledger.handed_over_total == {"vpn": 1}
+    assert ("vpn", Metric.DURATION) not in ledger.histograms
+    with pytest.raises(RuntimeError, match="call 1 was handed over before"):
+        ledger.handed_over(record)
+    ledger.close(record, Outcome.COMPLETED, "client_ended", "", 4010.0)
+    assert distribution(ledger, Metric.DURATION) == (1, 4000.0)
+    assert distribution(ledger, Metric.TLS) == (1, 0.5), "once"
+    with pytest.raises(RuntimeError, match="has ended"):
+        ledger.handed_over(record)
+
+
+def test_a_call_that_reaches_nobody_is_counted_at_its_end() -> None:
+    ledger = Ledger()
+    record = opened(ledger)
+    record.phases.hello_s = 0.25
+    ledger.close(record, Outcome.BACKEND_FAILED, "backend_timeout", "", 14.0)
+    assert distribution(ledger, Metric.HELLO) == (1, 0.25)
+    assert set(ledger.histograms) == {("vpn", Metric.HELLO)}, "no opening, no duration"
+
+
+def test_visitors_do_not_make_calls_look_short() -> None:
+    ledger = Ledger()
+    record = opened(ledger)
+    ledger.handed_over(record)
+    ledger.close(record, Outcome.WEB, "client_ended", "", 11.0)
+    assert ("vpn", Metric.DURATION) not in ledger.histograms

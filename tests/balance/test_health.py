@@ -35,6 +35,22 @@ def test_rise_and_fall() -> None:
     ]  # fmt: skip
 
 
+def test_verdicts_and_flips_are_counted_and_nothing_resets_that() -> None:
+    subject = passive()  # it has had a good check
+    subject.report(BAD, 1.0)
+    subject.report(GOOD, 2.0)
+    for _ in range(3):
+        subject.call_failed("refused", 3.0)
+    subject.call_succeeded(1000.0)
+    subject.reset(1001.0)
+    assert subject.checks_total == {True: 2, False: 1}
+    assert {str(kind): count for kind, count in subject.flips_total.items()} == {
+        "up": 1,
+        "set_aside": 1,
+        "back": 1,
+    }
+
+
 def test_a_flip_says_why_and_how_many() -> None:
     subject = health(fall=2)
     subject.report(GOOD, 0.0)

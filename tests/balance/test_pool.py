@@ -113,6 +113,15 @@ def test_affinity_comes_first_and_expires_after_the_last_call() -> None:
     assert len(others) == 3
 
 
+def test_who_timed_out_is_not_counted_and_pins_are_counted_apart() -> None:
+    subject = pool(affinity={"enabled": True, "timeout": "300s"})
+    table = subject.affinity
+    call(subject, now=1.0).release(10.0)
+    table.pin(table.key("192.0.2.9"), "rras1")
+    assert (table.count(309.0), table.pins_count) == (1, 1)
+    assert (table.count(310.0), table.pins_count) == (0, 1)
+
+
 def test_affinity_follows_the_one_that_really_took_the_call() -> None:
     subject = pool(2, affinity={"enabled": True})
     found = subject.candidates("192.0.2.1", 1.0).backends

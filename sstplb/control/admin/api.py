@@ -19,6 +19,7 @@ from sstplb.account.causes import Cause, Diagnosis
 from sstplb.account.record import Goodbye, PassedOver, Story
 from sstplb.config import schema
 from sstplb.config.schema import DURATION_S_MAX, LogLevel, Standing
+from sstplb.control.admin.exposition import render
 from sstplb.control.admin.reply import Reply
 from sstplb.control.admin.streams import Streams
 from sstplb.control.operator import Operator, Remembered, Review, Selection
@@ -376,6 +377,18 @@ async def stream(streams: Annotated[Streams, Depends(_streams)]) -> Response:
 async def version() -> Response:
     """Say what runs here."""
     return Reply(Version(__version__, platform.python_version()))
+
+
+@outside.get(
+    "/metrics",
+    tags=["see"],
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(request: Request, desk: Desk) -> Response:
+    """Everything that is measured, for Prometheus; see docs/metrics.md."""
+    page, content_type = render(desk.measure(), request.headers.get("accept", ""))
+    return Response(page, headers={"Content-Type": content_type})
 
 
 # --- backends ---------------------------------------------------------------------------------
