@@ -20,6 +20,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from sstplb.balance.health import Flip, Health, Verdict
+from sstplb.balance.learnt import Learnt
 from sstplb.config import schema
 from sstplb.config.schema import Standing
 
@@ -53,7 +54,11 @@ class Backend:
         """Where new calls go (never a name); None until its name is resolved."""
         self.leaf_sha256: bytes | None = None
         """SHA-256 of the certificate it was last seen with; None: not seen, or plain HTTP."""
+        self.learnt = Learnt()
+        """Which certificate it accepts, where it shows none and nobody declared one."""
         self.last_check: LastCheck | None = None
+        self.claimed = 0
+        """Calls that will ask it first, and are still opening: no place is taken yet."""
         self.dialing = 0
         """Calls that are trying it: a place is taken, the hand-over has not come."""
         self.calls = 0
@@ -71,26 +76,29 @@ class Backend:
         """How many of its ``calls_max`` are taken, by calls running or on their way."""
         return self.calls + self.dialing
 
-    def out_of_service_because(self) -> str | None:
+    def out_of_service_because(self, *, claimed: bool = False) -> str | None:
         """Return the slug of what keeps it from being asked at all, or None.
 
-        ``standing_off`` · ``draining`` · ``unresolved`` · ``down``
+        ``standing_off`` · ``draining`` · ``unresolved`` · ``down``; who was ``claimed`` before it
+        drained still answers that call.
         """
         if self.standing is Standing.OFF:
             return "standing_off"
-        if self.standing is Standing.DRAINING:
+        if self.standing is Standing.DRAINING and not claimed:
             return "draining"
         if self.address is None:
             return "unresolved"
         return None if self.health.is_up else "down"
 
-    def unusable_because(self, now: float, *, spared: bool = False) -> str | None:
+    def unusable_because(
+        self, now: float, *, spared: bool = False, claimed: bool = False
+    ) -> str | None:
         """Return the slug of what keeps new calls away, or None when it can take one.
 
         Those of ``out_of_service_because`` · ``set_aside`` (unless it is ``spared``: the pool
         cannot do without it) · ``calls_max``
         """
-        if (slug := self.out_of_service_because()) is not None:
+        if (slug := self.out_of_service_because(claimed=claimed)) is not None:
             return slug
         if self.health.is_set_aside(now) and not spared:
             return "set_aside"
@@ -112,6 +120,7 @@ class Backend:
             return False
         if self.address is not None:
             self.leaf_sha256 = None
+            self.learnt.forget()
             self.health.reset(now)
         self.address = answers[0]
         return True

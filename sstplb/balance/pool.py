@@ -51,6 +51,8 @@ class Candidates:
     """Whether the first one is first because the client had it before."""
     spared: frozenset[str] = frozenset()
     """The names of those that are set aside, and asked all the same."""
+    competed: tuple[Backend, ...] = ()
+    """Among whom the first one's turn was spent; empty: none was."""
 
 
 class _Stage(Enum):
@@ -132,9 +134,31 @@ class Pool:
         ordered = self._ask_first(remembered, self.strategy.order(regular, key))
         ordered += self._ask_first(remembered, self.strategy.order(backups, key))
         by_affinity = bool(ordered) and ordered[0].name == remembered
-        if ordered and not by_affinity:
-            self.strategy.spend_turn(ordered[0], regular or backups)
-        return Candidates(tuple(ordered), tuple(excluded), by_affinity, spared)
+        competed = tuple(regular or backups) if ordered and not by_affinity else ()
+        if competed:
+            self.strategy.spend_turn(ordered[0], competed)
+        return Candidates(tuple(ordered), tuple(excluded), by_affinity, spared, competed)
+
+    def claim(self, client_host: str, now: float, objection: Objection | None = None) -> Candidates:
+        """Return who may answer what may become a call; settle it with ``used`` or ``give_back``.
+
+        The first of them counts it as claimed, so that whoever drains it waits for it.
+        """
+        found = self.candidates(client_host, now, objection)
+        if found.backends:
+            found.backends[0].claimed += 1
+        return found
+
+    def used(self, claimed: Candidates) -> None:
+        """Note that there was a call: it goes by the candidates it claimed."""
+        if claimed.backends:
+            claimed.backends[0].claimed -= 1
+
+    def give_back(self, claimed: Candidates) -> None:
+        """Take back the turn of who was claimed: there was no call."""
+        self.used(claimed)
+        if claimed.competed:
+            self.strategy.give_back(claimed.backends[0], claimed.competed)
 
     def could_serve(self, now: float, objection: Objection | None = None) -> bool:
         """Whether there would be a candidate now; nobody's turn is spent."""
@@ -145,14 +169,21 @@ class Pool:
         return self._usable(now, objection)[2]
 
     def reserve(
-        self, backend: Backend, client_host: str, now: float, *, spared: bool = False
+        self,
+        backend: Backend,
+        client_host: str,
+        now: float,
+        *,
+        spared: bool = False,
+        claimed: bool = False,
     ) -> Place:
         """Take a place on ``backend`` for one try; give it back with ``Place.release``.
 
-        ``spared`` as when it was picked. Raises BackendError (try the next candidate) when it has
-        become unusable since; ``reason`` is the slug.
+        ``spared`` as when it was picked; what was ``claimed`` may be taken although it drains by
+        now. Raises BackendError (try the next candidate) when it has become unusable since;
+        ``reason`` is the slug.
         """
-        slug = backend.unusable_because(now, spared=spared)
+        slug = backend.unusable_because(now, spared=spared, claimed=claimed)
         if slug is not None:
             message = f"{backend.name} can take no call any more: {slug}"
             raise BackendError(message, reason=slug)

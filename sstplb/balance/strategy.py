@@ -3,7 +3,9 @@
 ``order`` puts usable backends in the order in which they should be asked for one call; looking
 changes nothing. ``spend_turn`` is said when the first of them is really asked because of that
 order (and not because the client is remembered): it moves the strategy on. A turn is spent by
-being asked first; what comes of it, and who had to help out, changes nobody's turn.
+being asked first; what comes of it, and who had to help out, changes nobody's turn. Only when there
+was nothing to ask after all (a visitor that is no call) it is given back (``give_back``), and whose
+turn it was is asked next.
 
 *Round robin* goes round the configured order: next is the first usable backend after the one that
 had the last turn. While the usable set stands still this is exact: any n·k turns in a row give
@@ -27,6 +29,7 @@ answer is the same in every process and after every restart, as Python's ``hash`
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from types import MappingProxyType
@@ -46,6 +49,9 @@ class PickOrder(Protocol):
     def spend_turn(self, first: Backend, backends: Sequence[Backend]) -> None:
         """Note that ``first`` is asked, out of ``backends``, because ``order`` put it first."""
 
+    def give_back(self, first: Backend, backends: Sequence[Backend]) -> None:
+        """Note that ``first`` was not asked after all; arguments as they were spent."""
+
     def inherit(self, previous: "PickOrder") -> None:
         """Go on, after a reload, where ``previous`` was; another strategy leaves nothing."""
 
@@ -56,18 +62,36 @@ class RoundRobin:
     def __init__(self, configs: Sequence[schema.Backend]) -> None:
         self.position = {config.name: index for index, config in enumerate(configs)}
         self.last = len(configs) - 1
+        self.owed: Counter[str] = Counter()
+        """Turns that were given back; they go round by themselves, and move the round nowhere."""
+        self.last_owed = self.last
 
     def order(self, backends: Sequence[Backend], key: bytes) -> list[Backend]:  # noqa: ARG002 - not of the client
-        """Return the backends as they follow the one that had the last turn."""
-        return sorted(backends, key=self.distance)
+        """Return the backends as they follow the last turn; whoever is owed one first."""
+        owed = [backend for backend in backends if self.owed[backend.name]]
+        owed.sort(key=lambda backend: self._distance(backend, self.last_owed))
+        rest = [backend for backend in backends if not self.owed[backend.name]]
+        return owed + sorted(rest, key=self.distance)
 
     def distance(self, backend: Backend) -> int:
         """Return how many places after the last turn ``backend`` stands, from 0."""
-        return (self.position[backend.name] - self.last - 1) % len(self.position)
+        return self._distance(backend, self.last)
+
+    def _distance(self, backend: Backend, last: int) -> int:
+        return (self.position[backend.name] - last - 1) % len(self.position)
 
     def spend_turn(self, first: Backend, backends: Sequence[Backend]) -> None:  # noqa: ARG002 - all the same to us
-        """Go on after ``first``."""
-        self.last = self.position[first.name]
+        """Go on after ``first``, unless the turn was owed."""
+        if self.owed[first.name]:
+            self.owed[first.name] -= 1
+            self.last_owed = self.position[first.name]
+        else:
+            self.last = self.position[first.name]
+
+    def give_back(self, first: Backend, backends: Sequence[Backend]) -> None:  # noqa: ARG002 - all the same to us
+        """Owe ``first`` a turn."""
+        if first.name in self.position:
+            self.owed[first.name] += 1
 
     def inherit(self, previous: PickOrder) -> None:
         """Go on after the last one before the old position that is still there."""
@@ -94,6 +118,12 @@ class WeightedRoundRobin:
             self.credit[backend.name] += self.weight[backend.name]
         self.credit[first.name] -= sum(self.weight[backend.name] for backend in backends)
 
+    def give_back(self, first: Backend, backends: Sequence[Backend]) -> None:
+        """Undo it: everyone returns what was earned, and ``first`` gets back what it paid."""
+        for backend in backends:
+            self.credit[backend.name] -= self.weight[backend.name]
+        self.credit[first.name] += sum(self.weight[backend.name] for backend in backends)
+
     def inherit(self, previous: PickOrder) -> None:
         """Keep the credit of those who stay, unless a weight changed: old debts are too large."""
         if not isinstance(previous, WeightedRoundRobin):
@@ -116,6 +146,9 @@ class LeastCalls:
     def spend_turn(self, first: Backend, backends: Sequence[Backend]) -> None:
         """Go on after ``first`` among equals."""
         self.turns.spend_turn(first, backends)
+
+    def give_back(self, first: Backend, backends: Sequence[Backend]) -> None:
+        """Nothing to undo: load decides, and there was none."""
 
     def inherit(self, previous: PickOrder) -> None:
         """Go on among equals where ``previous`` was."""
@@ -144,6 +177,9 @@ class SourceHash:
 
     def spend_turn(self, first: Backend, backends: Sequence[Backend]) -> None:
         """Nothing to note."""
+
+    def give_back(self, first: Backend, backends: Sequence[Backend]) -> None:
+        """Nothing to undo."""
 
     def inherit(self, previous: PickOrder) -> None:
         """Nothing to take over."""

@@ -580,7 +580,9 @@ class Listener(Model):
     pool: Name
     """The pool that answers calls."""
     certificates: tuple[CertificateFiles, ...] = ()
-    """Certificates to serve, chosen by SNI; the first is for clients that name no server."""
+    """Certificates to serve, chosen by SNI; the first is for clients that name no server. Of
+    several for the same name, a client is shown the one that its backend accepts (see
+    docs/certificates.md)."""
     tls: ListenerTls = ListenerTls()
     """TLS towards clients."""
     sni_pools: dict[str, Name] = Field(default_factory=dict)
@@ -629,7 +631,8 @@ class Backend(Model):
     standing: Standing = Standing.ACTIVE
     """``active``; ``draining``: running calls stay, no new ones; ``off``: not even checked."""
     rras_certificate_sha256: Sha256Hex | None = None
-    """Offload: the hash this RRAS was told with Enable-SSTPOffload, compared with ours."""
+    """Offload: the hash this RRAS was told with Enable-SSTPOffload, compared with ours. It may be
+    changed at run time; without it, login checks and calls teach what is accepted."""
 
 
 class Affinity(Model):

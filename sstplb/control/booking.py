@@ -8,6 +8,7 @@ messages (``control/workers.py``).
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from sstplb.account.ledger import Ledger
@@ -15,13 +16,14 @@ from sstplb.account.record import Address, Outcome, Record
 from sstplb.balance.admission import Admission, Ticket
 from sstplb.balance.backend import Backend
 from sstplb.balance.health import Flip
-from sstplb.balance.pool import Place, Pool
-from sstplb.balance.same_certificate import objection
+from sstplb.balance.pool import Candidates, Place, Pool
+from sstplb.balance.same_certificate import choice, objection
 from sstplb.control.plan import PooledChecks
 from sstplb.errors import BackendError, CallError, NoBackendAvailableError
 from sstplb.net.booking import Chosen
 from sstplb.net.call import now_s
 from sstplb.net.service import Service
+from sstplb.protocol.call import BINDING_REFUSED
 
 
 class Carried(Protocol):
@@ -68,6 +70,12 @@ class Booking:
         self._checks = checks
         self._ticket: Ticket | None = None
         self._place: Place | None = None
+        self._claim: tuple[Pool, Candidates] | None = None
+        """Who is to be asked, if this becomes a call."""
+        self._its_claim: Backend | None = None
+        """The backend that this call claimed before it had a head."""
+        self._shown: tuple[bytes, ...] = ()
+        """SHA-256 of the certificate that the client binds its call to, if any."""
         self._candidates: list[Backend] = []
         self._spared: frozenset[str] = frozenset()
         self._released = asyncio.Event()
@@ -103,15 +111,33 @@ class Booking:
         assert self._ticket is not None, "admission comes first"
         self._ticket.client_is(source[0], now_s())
 
+    async def claim(self, pool: str, certificates: tuple[bytes, ...]) -> bytes:
+        """Look for the best candidate; return the certificate that it accepts."""
+        asked = self._checks[pool].pool
+        found = asked.claim(
+            self.record.client[0], now_s(), lambda b: self._objection(asked, certificates, b)
+        )
+        if not found.backends:
+            return certificates[0]  # ``first`` will say why, once the client can be told
+        self._claim = asked, found
+        chosen = choice(
+            self.service.listener.mode, found.backends[0], certificates, self._checks[pool].ours
+        )
+        return chosen or certificates[0]
+
     async def first(self, pool: str, shown_sha256: bytes | None) -> Chosen:
         """Take the best candidate. Raises NoBackendAvailableError."""
         self.pool = asked = self._checks[pool].pool
+        self._shown = () if shown_sha256 is None else (shown_sha256,)
+        claimed = self._claimed(asked)
+        if claimed is not None:
+            self._its_claim = claimed.backends[0]
+            if (chosen := await self._ask_in_turn(claimed)) is not None:
+                return chosen
         found = asked.candidates(
-            self.record.client[0], now_s(), lambda b: self._objection(asked, shown_sha256, b)
+            self.record.client[0], now_s(), lambda b: self._objection(asked, self._shown, b)
         )
-        self._candidates, self._spared = list(found.backends), found.spared
-        chosen = await self.next()
-        if chosen is None:
+        if (chosen := await self._ask_in_turn(found)) is None:
             why = ", ".join(f"{name} {slug}" for name, slug in found.excluded)
             message = f"no backend of pool {pool} can be used: {why}"
             raise NoBackendAvailableError(message, _passed_over(asked, found.excluded))
@@ -128,6 +154,7 @@ class Booking:
                     self.record.client[0],
                     now_s(),
                     spared=backend.name in self._spared,
+                    claimed=backend is self._its_claim,
                 )
             except BackendError:
                 continue  # it has become unusable since it was picked
@@ -137,8 +164,8 @@ class Booking:
 
     async def could_be_served(self, pool: str, shown_sha256: bytes | None) -> bool:
         """Whether there would be a candidate now."""
-        asked = self._checks[pool].pool
-        return asked.could_serve(now_s(), lambda b: self._objection(asked, shown_sha256, b))
+        asked, shown = self._checks[pool].pool, () if shown_sha256 is None else (shown_sha256,)
+        return asked.could_serve(now_s(), lambda b: self._objection(asked, shown, b))
 
     async def handed_over(self) -> None:
         """Count the call as running on its backend, and remember the client."""
@@ -169,9 +196,11 @@ class Booking:
             flip = place.backend.call_failed(reason, why, now_s())
             self._desk.health_changed(place.backend, flip)
 
-    def did_well(self) -> None:
-        """Tell the backend's health."""
+    def did_well(self, *, proven: bool = False) -> None:
+        """Tell the backend's health, and which certificate it accepts."""
         if self.backend is not None:
+            if proven and self._shown:
+                self.backend.learnt.accepted(self._shown[0])
             flip = self.backend.health.call_succeeded(now_s())
             self._desk.health_changed(self.backend, flip)
 
@@ -179,6 +208,8 @@ class Booking:
         """Tell the backend's health, and whose call it was: the client may have its part in it."""
         if self.backend is not None and self.pool is not None:
             client = self.pool.affinity.key(self.record.client[0])
+            if reason == BINDING_REFUSED and self._shown:
+                self.backend.learnt.refused(self._shown[0], client)
             flip = self.backend.call_failed(reason, why, now_s(), client)
             self._desk.health_changed(self.backend, flip)
 
@@ -191,6 +222,7 @@ class Booking:
         """Give back what the call held. Again: changes nothing."""
         if self._released.is_set():
             return
+        self._give_claim_back()
         if self._place is not None:
             self._place.release(now_s())
         if self._ticket is not None:
@@ -198,9 +230,40 @@ class Booking:
         self._released.set()
         self._desk.released(self)
 
-    def _objection(self, pool: Pool, shown_sha256: bytes | None, backend: Backend) -> str | None:
-        policy = pool.config.tls.same_certificate
-        return objection(self.service.listener.mode, policy, shown_sha256, backend)
+    def did_well_as(self, proven: bool) -> None:
+        """Take it from a worker, whose messages have no names for their arguments."""
+        self.did_well(proven=proven)
+
+    async def _ask_in_turn(self, found: Candidates) -> Chosen | None:
+        """Go by these candidates from now on; return the first that still can."""
+        self._candidates, self._spared = list(found.backends), found.spared
+        return await self.next()
+
+    def _claimed(self, pool: Pool) -> Candidates | None:
+        """Return what was claimed of this pool, without those that what is shown does not suit.
+
+        None: there is no claim, or nothing is left of it; then its turn has been given back.
+        """
+        if self._claim is None:
+            return None
+        claimed, found = self._claim
+        fit = [b for b in found.backends if self._objection(pool, self._shown, b) is None]
+        if claimed is not pool or found.backends[0] not in fit:
+            self._give_claim_back()  # a tenant's pool, or it has another certificate by now
+            return None
+        pool.used(found)
+        self._claim = None
+        return replace(found, backends=tuple(fit))
+
+    def _give_claim_back(self) -> None:
+        if self._claim is not None:
+            pool, found = self._claim
+            self._claim = None
+            pool.give_back(found)
+
+    def _objection(self, pool: Pool, shown: tuple[bytes, ...], backend: Backend) -> str | None:
+        mode, policy = self.service.listener.mode, pool.config.tls.same_certificate
+        return objection(mode, policy, shown, self._checks[pool.name].ours, backend)
 
 
 def _passed_over(pool: Pool, excluded: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:

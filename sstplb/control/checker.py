@@ -5,7 +5,8 @@ interval and jittered, so that many backends are not asked in one beat. Backends
 have it resolved by the same task; ``balance/backend.py`` says what a changed answer means.
 
 What a probe learns of a backend's certificate is kept for the same-certificate rule, and told
-once when it does not match what clients are shown.
+once when it does not match what clients are shown. A login to an offloaded backend proves which of
+our certificates it accepts: when the binding to one is refused, the next is tried at once.
 """
 
 import asyncio
@@ -19,14 +20,15 @@ import structlog
 
 from sstplb.balance.backend import Backend, LastCheck
 from sstplb.balance.health import Flip
-from sstplb.balance.same_certificate import mismatch_sentence
+from sstplb.balance.same_certificate import choice, mismatch_sentence
 from sstplb.config.schema import CheckMethod, MismatchPolicy, Mode, Standing, Transport
 from sstplb.control.plan import Plan, PooledChecks
 from sstplb.net.call import now_s
 from sstplb.net.dial import Way
 from sstplb.net.probe import Probed, probe
 from sstplb.net.service import Route
-from sstplb.tls.certificate import leaf_sha256
+from sstplb.protocol.call import BINDING_REFUSED
+from sstplb.tls.certificate import Certificate, leaf_sha256
 
 log = structlog.get_logger()
 
@@ -111,14 +113,7 @@ class Checker:
         await self._resolve(backend)
         if backend.address is None:
             return
-        check = checks.pool.check
-        shown = checks.served[0] if checks.served else None
-        result = await probe(
-            way_to_check(checks, backend),
-            check,
-            password=checks.password,
-            leaf_der=shown.leaf_der if shown is not None else b"",
-        )
+        result = await _ask(checks, backend)
         backend.last_check = _kept(result)
         self._on_flip(backend, backend.health.report(result.verdict, now_s()))
         if result.leaf_der is not None:
@@ -156,6 +151,36 @@ class Checker:
                 checks.policy.sessions.clear()  # they were made with the old certificate
                 self._on_new_leaf(backend.pool)
             _say_mismatch(checks, backend, backend.leaf_sha256)
+
+
+async def _ask(checks: PooledChecks, backend: Backend) -> Probed:
+    """Probe once; a login that may have been made with the wrong certificate, with each."""
+    way, check, served = way_to_check(checks, backend), checks.pool.check, list(checks.served)
+    is_told = backend.config.rras_certificate_sha256 is not None
+    learns = check.method is CheckMethod.LOGIN and way.policy is None and not is_told
+    while True:
+        bound = _to_bind_to(backend, served)
+        leaf_der = bound.leaf_der if bound is not None else b""
+        result = await probe(way, check, password=checks.password, leaf_der=leaf_der)
+        if not learns or bound is None:
+            return result
+        if result.verdict.good:
+            backend.learnt.accepted(bound.sha256)
+        elif result.failure == BINDING_REFUSED:
+            backend.learnt.refused(bound.sha256, None)
+            served.remove(bound)
+            if served:
+                continue
+        return result
+
+
+def _to_bind_to(backend: Backend, served: list[Certificate]) -> Certificate | None:
+    """Return the certificate that a login in plain HTTP binds to; None: clients are shown none."""
+    if not served:
+        return None
+    hashes = [certificate.sha256 for certificate in served]
+    chosen = choice(Mode.OFFLOAD, backend, hashes, hashes)
+    return next((c for c in served if c.sha256 == chosen), served[0])
 
 
 def _kept(result: Probed) -> LastCheck:

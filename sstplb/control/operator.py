@@ -33,7 +33,7 @@ from sstplb.account.metrics import Measured
 from sstplb.account.record import Outcome, Record
 from sstplb.balance.backend import Backend
 from sstplb.config import loader, schema
-from sstplb.config.schema import LogLevel, Standing
+from sstplb.config.schema import LogLevel, Mode, Standing
 from sstplb.control import drift, views
 from sstplb.control.balancer import Balancer
 from sstplb.control.booking import Booking
@@ -44,6 +44,7 @@ from sstplb.control.logs import Logs
 from sstplb.control.manager import ServiceManager
 from sstplb.control.metrics import Tally, measure
 from sstplb.control.plan import PooledChecks, Prepared, all_warnings, prepare
+from sstplb.control.rollout import PoolRollout, rollout
 from sstplb.control.state import Keeper, State, state_of
 from sstplb.control.takeover import Place, hand_over
 from sstplb.control.views import (
@@ -283,6 +284,11 @@ class Operator:
             is_stopping=self.is_draining,
         )
 
+    def rollout(self) -> list[PoolRollout]:
+        """Return where each pool stands that accepts certificates of ours."""
+        found = (rollout(checks) for checks in self._balancer.plan.checks.values())
+        return [pool for pool in found if pool is not None]
+
     # --- backends -----------------------------------------------------------------------------
 
     async def set_standing(
@@ -294,6 +300,9 @@ class Operator:
         """
         async with self._busy:
             _, backend = self._find(pool, name)
+            if (backend.standing, standing) == (Standing.DRAINING, Standing.ACTIVE):
+                # It may have been given another certificate meanwhile: see it before calls come.
+                await self._balancer.check_now(backend)
             backend.deadline = self._set_deadline(
                 _path(pool, name),
                 standing,
@@ -331,6 +340,22 @@ class Operator:
             raise ConflictError(f"{name} is off, and so not checked", _path(pool, name))
         await self._balancer.check_now(backend)
         return self.backend(pool, name)
+
+    async def declare(self, pool: str, name: str, sha256: str | None) -> BackendView:
+        """Say which certificate an offloaded RRAS was told to accept; None: find out.
+
+        Raises UnknownThingError, ConflictError or BadValueError.
+        """
+        checks, backend = self._find(pool, name)
+        if Mode.OFFLOAD not in checks.modes:
+            raise ConflictError(
+                f"{name} is not offloaded: it shows its certificate itself", _path(pool, name)
+            )
+        before = backend.learnt.sha256
+        view = await self._change_backend(pool, name, "rras_certificate_sha256", sha256)
+        if before is not None and sha256 is None:
+            backend.learnt.forget()  # the operator would not ask for what we believe already
+        return view
 
     def bring_back(self, pool: str, name: str) -> BackendView:
         """Give calls again to a backend that failed ones put aside. Raises UnknownThingError."""
@@ -742,7 +767,9 @@ class Operator:
         values: dict[str, Any] = config.model_dump(mode="json", exclude_unset=True)
         return values
 
-    async def _change_backend(self, pool: str, name: str, knob: str, value: int) -> BackendView:
+    async def _change_backend(
+        self, pool: str, name: str, knob: str, value: int | str | None
+    ) -> BackendView:
         async with self._busy:
             self._find(pool, name)
             values = self._values()

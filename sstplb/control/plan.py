@@ -77,6 +77,11 @@ class PooledChecks:
     modes: frozenset[Mode]
     """How calls come here."""
 
+    @property
+    def ours(self) -> tuple[bytes, ...]:
+        """The SHA-256 of each certificate in ``served``."""
+        return tuple(certificate.sha256 for certificate in self.served)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

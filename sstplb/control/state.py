@@ -1,9 +1,9 @@
 """What outlives the process: what operators said while it ran, and whom affinity remembers.
 
 A restart reads the file named by ``state_file``; an upgrade passes the same on without one
-(``control/takeover.py``). Kept are, by pool: standings that an operator changed, pins, and the
-affinity table. Not kept are health (the first check knows better) and what is in the
-configuration file.
+(``control/takeover.py``). Kept are, by pool: standings that an operator changed, pins, which
+certificates offloaded backends were seen to accept, and the affinity table. Not kept are health
+(the first check knows better) and what is in the configuration file.
 
 A standing counts only while the file still says what it said when the operator spoke, as at a
 reload. Times are stored as seconds that were left, and age by the wall clock. A file that is
@@ -13,6 +13,7 @@ damaged is set aside under another name with a warning: never a reason not to st
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ class PoolState(_Stored):
     """By backend."""
     pins: dict[str, str] = Field(default_factory=dict)
     """Backend by client network, as hexadecimal digits of its address."""
+    learnt: dict[str, str] = Field(default_factory=dict)
+    """By offloaded backend: SHA-256 of the certificate it was seen to accept, in hexadecimal."""
     affinity: list[tuple[str, str, float]] = Field(default_factory=list)
     """Client network, backend, seconds left; who is forgotten first comes first."""
 
@@ -144,6 +147,11 @@ def _pool_state(pool: Pool, now: float) -> PoolState:
             if backend.standing is not backend.config.standing
         },
         pins={key.hex(): backend for key, backend in table.pins().items()},
+        learnt={
+            backend.name: backend.learnt.sha256.hex()
+            for backend in pool.backends
+            if backend.learnt.sha256 is not None
+        },
         affinity=[(key.hex(), backend, left) for key, backend, left in table.kept(now)],
     )
 
@@ -154,6 +162,9 @@ def _restore_pool(pool: Pool, kept: PoolState, now: float, age_s: float) -> None
         known = kept.standings.get(backend.name)
         if known is not None and known.filed is backend.config.standing:
             backend.standing = known.said
+        with suppress(ValueError):
+            if learnt := bytes.fromhex(kept.learnt.get(backend.name, "")):
+                backend.learnt.accepted(learnt)
     if not pool.config.affinity.enabled:
         return
     for digits, name in kept.pins.items():
@@ -176,7 +187,12 @@ def _key(digits: str) -> bytes | None:
 def _lasting(state: State) -> Mapping[str, Any]:
     """Return what makes writing worth while: seconds that pass are nothing new."""
     pools = {
-        name: (pool.standings, pool.pins, [(key, backend) for key, backend, _ in pool.affinity])
+        name: (
+            pool.standings,
+            pool.pins,
+            pool.learnt,
+            [(key, backend) for key, backend, _ in pool.affinity],
+        )
         for name, pool in state.pools.items()
     }
     return {"pools": pools, "draining": state.draining}

@@ -17,6 +17,7 @@ from sstplb.account.exposition import log_fields
 from sstplb.account.ledger import Way, way_of
 from sstplb.account.record import Record
 from sstplb.balance.backend import Backend
+from sstplb.balance.same_certificate import Accepted, accepted
 from sstplb.config.schema import Mode, Standing
 from sstplb.control.balancer import Balancer
 from sstplb.control.booking import Booking
@@ -105,12 +106,15 @@ class BackendView:
     health_reason: str
     calls: int
     dialing: int
+    """Calls on their way to it: no answer yet."""
     calls_max: int
     calls_total: int
     weight: int
     backup: bool
     certificate_sha256: str | None
-    """Of the certificate it was seen with or, offloaded, was declared to expect."""
+    """Of the certificate it shows or, offloaded, accepts."""
+    certificate_source: str
+    """How we know: leaf (it shows it), declared, learnt, unknown."""
     same_certificate: bool | None
     """Whether that is one our clients are shown; null: not known, or of no matter."""
     last_check: CheckView | None
@@ -312,7 +316,7 @@ def backend_view(
     now, health = now_s(), backend.health
     is_aside, is_spared = health.is_set_aside(now), backend.name in checks.pool.spared(now)
     because = backend.unusable_because(now, spared=is_spared)
-    sha256, is_same = same_certificate(checks, backend)
+    known, is_same = same_certificate(checks, backend)
     check = backend.last_check
     return BackendView(
         name=backend.name,
@@ -331,12 +335,13 @@ def backend_view(
         since_at=started_at if health.since is None else wall_clock(health.since),
         health_reason=health.set_aside_reason if health.is_up and is_aside else health.reason,
         calls=backend.calls,
-        dialing=backend.dialing,
+        dialing=backend.dialing + backend.claimed,
         calls_max=backend.config.calls_max,
         calls_total=backend.calls_total,
         weight=backend.config.weight,
         backup=backend.config.backup,
-        certificate_sha256=None if sha256 is None else sha256.hex(),
+        certificate_sha256=None if known.sha256 is None else known.sha256.hex(),
+        certificate_source=str(known.source),
         same_certificate=is_same,
         last_check=None
         if check is None
@@ -350,15 +355,13 @@ def backend_view(
     )
 
 
-def same_certificate(checks: PooledChecks, backend: Backend) -> tuple[bytes | None, bool | None]:
-    """Return the hash a backend has or expects, and whether clients are shown that certificate."""
-    declared = backend.config.rras_certificate_sha256
-    sha256 = backend.leaf_sha256
-    if sha256 is None and Mode.OFFLOAD in checks.modes and declared is not None:
-        sha256 = bytes.fromhex(declared)
-    if sha256 is None or not checks.served:
-        return sha256, None
-    return sha256, sha256 in {certificate.sha256 for certificate in checks.served}
+def same_certificate(checks: PooledChecks, backend: Backend) -> tuple[Accepted, bool | None]:
+    """Return what a backend accepts, and whether clients are shown that certificate."""
+    mode = Mode.OFFLOAD if Mode.OFFLOAD in checks.modes else Mode.REENCRYPT
+    known = accepted(mode, backend, checks.ours)
+    if known.sha256 is None or not checks.served:
+        return known, None
+    return known, known.sha256 in checks.ours
 
 
 def call_view(record: Record, call: Booking | None = None) -> CallView:

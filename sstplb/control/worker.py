@@ -193,6 +193,11 @@ class Stub:
         """Ask."""
         await self._ask("client_is", source)
 
+    async def claim(self, pool: str, certificates: tuple[bytes, ...]) -> bytes:
+        """Ask."""
+        claimed: bytes = await self._ask("claim", pool, certificates)
+        return claimed
+
     async def first(self, pool: str, shown_sha256: bytes | None) -> Chosen:
         """Ask."""
         self._pool = pool
@@ -232,9 +237,9 @@ class Stub:
         """Tell."""
         self._tell("try_failed", reason, why)
 
-    def did_well(self) -> None:
+    def did_well(self, *, proven: bool = False) -> None:
         """Tell."""
-        self._tell("did_well")
+        self._tell("did_well_as", proven)
 
     def did_badly(self, reason: str, why: str) -> None:
         """Tell."""

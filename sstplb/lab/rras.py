@@ -21,7 +21,7 @@ import contextlib
 import os
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from enum import StrEnum
 from ipaddress import IPv4Network
@@ -118,6 +118,19 @@ class Rras:
             self.https = await self._listen(settings.https, context)
         if settings.http is not None:
             self.http = await self._listen(settings.http, None)
+
+    async def restart(self, settings: RrasSettings) -> None:
+        """Take over other settings, at the same addresses.
+
+        As when RemoteAccess is restarted: all calls drop, and for a moment nobody answers.
+        """
+        await self.stop()
+        self.settings = replace(
+            settings,
+            https=self.https if settings.https is not None else None,
+            http=self.http if settings.http is not None else None,
+        )
+        await self.start()
 
     async def stop(self) -> None:
         """Close everything at once."""

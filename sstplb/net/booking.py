@@ -31,6 +31,13 @@ class Booking(Protocol):
     async def client_is(self, source: Address) -> None:
         """Say who is really calling, after a PROXY preface. Raises LimitReachedError."""
 
+    async def claim(self, pool: str, certificates: tuple[bytes, ...]) -> bytes:
+        """Ask which of several certificates (SHA-256, the preferred first) to show a client.
+
+        It is the one that the best candidate accepts. The strategy moves on, and ``first`` goes by
+        the same candidates; when there is no ``first``, the turn is given back.
+        """
+
     async def first(self, pool: str, shown_sha256: bytes | None) -> Chosen:
         """Ask for the best candidate of a pool, for a client that was shown that certificate.
 
@@ -55,8 +62,8 @@ class Booking(Protocol):
         ``why`` says it in words.
         """
 
-    def did_well(self) -> None:
-        """Tell that the call proved its backend's worth."""
+    def did_well(self, *, proven: bool = False) -> None:
+        """Tell that the call proved its backend's worth; ``proven``: its binding was accepted."""
 
     def did_badly(self, reason: str, why: str) -> None:
         """Tell that the backend failed the call: a slug, and in words."""

@@ -115,11 +115,14 @@ class Call:
         self.handed_over = True
         self.flow.moved_at = now_s()
 
-    def did_well(self) -> None:
-        """Tell the backend's health that this call proved its worth; once."""
+    def did_well(self, *, proven: bool = False) -> None:
+        """Tell the backend's health that this call proved its worth; once.
+
+        ``proven``: its binding was accepted.
+        """
         if self.handed_over and not self._weighed:
             self._weighed = True
-            self.booking.did_well()
+            self.booking.did_well(proven=proven)
 
     def did_badly(self, reason: str, why: str) -> None:
         """Tell the backend's health that it failed this call; unless it had proved its worth."""

@@ -5,10 +5,12 @@ early waits in its leg. So until the 200 is handed over, a backend that refuses,
 the wrong certificate or answers anything but 200 costs the client nothing but time: the next
 candidate is asked the same. Afterwards never (invariant 5).
 
-The same-certificate rule is kept here, in two places. Before a dial, a backend that is *known* to
-expect another certificate than this client was shown is no candidate: by its leaf as the last
-probe saw it (re-encrypt), or by the hash the operator declared (offload). After a dial, the leaf
-it has just shown is compared, for it may have been renewed a second ago.
+The same-certificate rule is kept here, in three places. Before TLS, of several certificates that
+fit, the client is shown the one which its backend accepts (``choose_certificate``). Before a dial,
+a backend that is *known* to expect another than this client was shown is no candidate: by its leaf
+as the last probe saw it (re-encrypt), by the hash the operator declared or calls have taught us
+(offload). After a dial, the leaf it has just shown is compared, for it may have been renewed a
+second ago.
 """
 
 from collections.abc import Awaitable, Callable
@@ -42,6 +44,23 @@ from sstplb.tls.certificate import leaf_sha256
 
 Attempt = Callable[[str, Leg], Awaitable[None]]
 """What is tried on a freshly dialled leg of that backend; raises BackendError when it fails."""
+
+
+async def choose_certificate(call: Call, server_name: str | None) -> None:
+    """Choose what the client is shown, of the certificates that fit its server name.
+
+    Where only one fits there is nothing to ask. Where several do (a certificate and its renewal),
+    it is the one that the backend accepts which will be asked first. Its turn is spent now; a
+    visitor that turns out to be no call gives it back.
+    """
+    policy = call.service.server_policy
+    assert policy is not None, "a terminating listener has certificates"
+    fitting = policy.fitting(server_name)
+    call.served = fitting[0]
+    if len(fitting) > 1:
+        route = call.service.route_for(server_name)
+        by_hash = {served.certificate.sha256: served for served in fitting}
+        call.served = by_hash[await call.booking.claim(route.pool, tuple(by_hash))]
 
 
 async def ask_for_call(call: Call, route: Route, head: RequestHead) -> ResponseHead:

@@ -111,16 +111,15 @@ async def take_hello(call: Call) -> ClientHello:
     return hello
 
 
-async def secure(call: Call, hello: ClientHello) -> None:
-    """End the client's TLS here, with the certificate its server name asks for.
+async def secure(call: Call) -> None:
+    """End the client's TLS here, with the certificate that was chosen for it.
 
     Raises ClientTlsError, ClientTimeoutError or ClientClosedError.
     """
-    policy, below = call.service.server_policy, call.client_leg
-    assert policy is not None, "a terminating listener has certificates"
+    below = call.client_leg
+    assert call.served is not None, "the certificate was chosen"
     assert isinstance(below, PlainLeg), "TLS ends once"
     limit = call.service.limits.handshake_timeout
-    call.served = policy.choose(hello.server_name)
     leg = server_leg(below, call.served.context)
     late = ClientTimeoutError(
         f"TLS handshake not finished within {limit:g} s", reason="handshake_timeout"

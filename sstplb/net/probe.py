@@ -35,6 +35,8 @@ class Probed:
     leaf_der: bytes | None = None
     """The certificate the backend showed, where TLS was spoken."""
     seconds: float = 0.0
+    failure: str = ""
+    """Why a call that was placed failed, as a slug (``binding_refused``); empty: it did not."""
 
 
 @dataclass(slots=True)
@@ -57,6 +59,10 @@ class _Transcript:
 class _BadAnswerError(Exception):
     """A check's answer is not the one that was hoped for."""
 
+    def __init__(self, message: str, failure: str = "") -> None:
+        super().__init__(message)
+        self.failure = failure
+
 
 async def probe(way: Way, check: Check, *, password: str = "", leaf_der: bytes = b"") -> Probed:
     """Ask once. Never raises (but for cancellation): what fails is a bad verdict.
@@ -67,7 +73,7 @@ async def probe(way: Way, check: Check, *, password: str = "", leaf_der: bytes =
     began, transcript = now_s(), _Transcript()
     leg: Leg | None = None
     shown: bytes | None = None
-    final = False
+    final, failure = False, ""
     try:
         async with asyncio.timeout(check.timeout):
             transcript.note(f"connecting to {way.address[0]} port {way.address[1]}")
@@ -83,13 +89,15 @@ async def probe(way: Way, check: Check, *, password: str = "", leaf_der: bytes =
         good, reason = False, f"no answer within {check.timeout:g} s"
     except (_BadAnswerError, BackendError) as error:
         good, final, reason = False, True, str(error)
+        failure = getattr(error, "failure", "")
     except (OSError, TlsError) as error:
         good, reason = False, f"the connection broke: {error}"
     finally:
         if leg is not None:
             leg.close()
     transcript.note(reason)
-    return Probed(Verdict(good, final, reason, str(transcript)), shown, now_s() - began)
+    verdict = Verdict(good, final, reason, str(transcript))
+    return Probed(verdict, shown, now_s() - began, failure)
 
 
 async def _ask(
@@ -168,5 +176,6 @@ async def _place_call(
     if await caller.connect() and await caller.hello():
         await caller.hang_up()
     if caller.machine.failure is not None:
-        raise _BadAnswerError(caller.machine.failure.sentence)
+        failure = caller.machine.failure
+        raise _BadAnswerError(failure.sentence, failure.reason)
     return "a whole call was placed" if is_login else "the call was accepted (CALL_CONNECT_ACK)"

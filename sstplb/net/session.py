@@ -5,6 +5,7 @@ which a call lives them; each step is a small function further down or in the mo
 
     PROXY preface  net/opening.py         who is really calling?
     ClientHello    net/opening.py         which server name does it want?
+    certificate    net/failover.py        of several that fit, the one the first candidate accepts
     TLS            net/opening.py         offload and re-encrypt only
     head           net/opening.py         is it SSTP? if not: a web pool, or a 404
     candidates     net/failover.py        who could answer? affinity first, then the strategy
@@ -63,7 +64,8 @@ async def session(call: Call) -> None:
         await opening.take_preface(call)
         hello = await opening.take_hello(call)
         if call.service.listener.mode.terminates_tls:
-            await opening.secure(call, hello)
+            await failover.choose_certificate(call, hello.server_name)
+            await opening.secure(call)
             head = await opening.take_head(call)
             if not head.is_sstp:
                 return await receive_visitor(call, head)
@@ -158,7 +160,7 @@ def _watch(call: Call) -> tuple[Seen | None, Seen | None]:
         if story.news:
             call.tell()
         if watcher.is_proven:
-            call.did_well()
+            call.did_well(proven=True)
         return watcher.looks_at_bytes
 
     return seen_inward, seen_outward

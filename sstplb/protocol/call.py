@@ -114,6 +114,9 @@ PACKETS_AFTER_CONNECTED = 16
 a refusal comes at once, but LCP or IPCP packets may already be on their way before it."""
 
 
+BINDING_REFUSED = "binding_refused"
+"""The reason of a call whose backend did not accept the crypto binding."""
+
 ALL_BYTES = 1 << 62
 """Larger than any chunk."""
 ENDING_BYTES_MAX = 64
@@ -347,7 +350,7 @@ class Watcher:
         elif side == "backend" and status.attribute_id == AttributeId.CRYPTO_BINDING:
             seen = self.binding.certificate_hash.hex() if self.binding else "unknown"
             self._note(
-                "binding_refused",
+                BINDING_REFUSED,
                 f"the backend refused the crypto binding ({status}): it expects another "
                 f"certificate than the one the client saw (hash {seen})",
                 side,

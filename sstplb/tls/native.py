@@ -34,7 +34,6 @@ from sstplb.tls.openssl import OpenSsl
 from sstplb.tls.report import RAGGED_END, after_handshake, sentence_for, translate_verify
 
 _VERSIONS = ((TlsVersion.TLS12, numbers.TLS12), (TlsVersion.TLS13, numbers.TLS13))
-_SESSION_ID_CONTEXT = b"sstplb"
 VERIFY_FAILED = "certificate verify failed"
 BATCH_BYTES_MIN = 4096
 """``BIO_f_buffer`` reads into the caller's memory when that is larger, else into its own."""
@@ -87,7 +86,10 @@ class NativeContext:
                 f"OpenSSL refuses certificate {identity.certificate.subject} or the listener's "
                 f"tls settings: {reasons}"
             )
-        lib.SSL_CTX_set_session_id_context(pointer, _SESSION_ID_CONTEXT, len(_SESSION_ID_CONTEXT))
+        # A session is only resumed under the certificate it began with: the client binds its call
+        # to the one it remembers, and the backend must be one that accepts it.
+        sha256 = identity.certificate.sha256
+        lib.SSL_CTX_set_session_id_context(pointer, sha256, len(sha256))
         if settings.session_resumption:
             context._control(numbers.SET_SESSION_CACHE_MODE, numbers.SESSION_CACHE_SERVER)
             lib.SSL_CTX_set_timeout(pointer, round(settings.session_lifetime))

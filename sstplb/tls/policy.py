@@ -40,7 +40,6 @@ _OPTIONS = (
     | SSL.OP_CIPHER_SERVER_PREFERENCE
     | SSL.OP_IGNORE_UNEXPECTED_EOF
 )
-_SESSION_ID_CONTEXT = b"sstplb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +72,31 @@ class ServerPolicy:
             return NativeContext.for_clients(openssl, settings, identity, ticket_keys)
 
         self.served = tuple(ServedCertificate(i.certificate, context(i)) for i in identities)
+        names = self.served[0].certificate.names
+        self._default = tuple(
+            served
+            for served in self.served
+            if served is self.served[0]
+            or (names and all(served.certificate.covers(name) for name in names))
+        )
 
-    def choose(self, server_name: str | None) -> ServedCertificate:
-        """Return the certificate that holds that name, or the default (the first).
+    def fitting(self, server_name: str | None) -> tuple[ServedCertificate, ...]:
+        """Return every certificate that holds that name, the best first; there always is one.
 
         The name itself goes before a wildcard, whatever the order in the file. Some clients send
-        ``name:port`` as their SNI; the port does not count.
+        ``name:port`` as their SNI; the port does not count. Without a name, or with one that none
+        holds, it is the default: the first, and what holds all its names as well (a renewal).
         """
-        if not server_name:
-            return self.served[0]
-        name = server_name.partition(":")[0].lower()
-        fitting = [served for served in self.served if served.certificate.covers(name)]
-        exact = (served for served in fitting if served.certificate.holds(name))
-        return next(exact, fitting[0] if fitting else self.served[0])
+        if server_name:
+            name = server_name.partition(":")[0].lower()
+            found = [served for served in self.served if served.certificate.covers(name)]
+            if found:
+                return tuple(sorted(found, key=lambda served: not served.certificate.holds(name)))
+        return self._default
+
+    def choose(self, server_name: str | None) -> ServedCertificate:
+        """Return the best of those that fit."""
+        return self.fitting(server_name)[0]
 
 
 class ClientPolicy:
@@ -173,7 +184,7 @@ def _server_context(settings: ListenerTls, identity: Identity) -> SSL.Context:
             f"OpenSSL refuses certificate {identity.certificate.subject} or the listener's tls "
             f"settings: {error}"
         ) from error
-    context.set_session_id(_SESSION_ID_CONTEXT)
+    context.set_session_id(identity.certificate.sha256)  # as in native.py
     if settings.session_resumption:
         context.set_session_cache_mode(SSL.SESS_CACHE_SERVER)
         context.set_timeout(round(settings.session_lifetime))

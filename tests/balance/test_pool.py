@@ -2,9 +2,10 @@
 
 from collections import Counter
 from itertools import pairwise
+from random import Random
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -17,7 +18,7 @@ from hypothesis.stateful import (
 
 from sstplb.balance.backend import Backend
 from sstplb.balance.health import Verdict
-from sstplb.balance.pool import Place, Pool
+from sstplb.balance.pool import Candidates, Place, Pool
 from sstplb.config import schema
 from sstplb.config.schema import Standing
 from sstplb.errors import BackendError
@@ -100,6 +101,55 @@ def test_source_hash_is_stable_and_moves_little() -> None:
     moved = {host for host in hosts if before[host] != after[host]}
     assert moved == {host for host in hosts if before[host] == "b2"}
     assert all(20 < count < 90 for count in Counter(before.values()).values())
+
+
+@pytest.mark.parametrize("strategy", ["round_robin", "weighted_round_robin"])
+@given(st.lists(st.booleans(), min_size=1, max_size=60), st.randoms(use_true_random=False))
+def test_a_turn_that_is_given_back_is_not_lost(
+    strategy: str, visitors: list[bool], random: Random
+) -> None:
+    """However visitors come between the calls, and whenever they leave: the calls are exact."""
+    subject = pool(3, strategy=strategy)
+    waiting: list[Candidates] = []
+    calls: Counter[str] = Counter()
+    for is_visitor in visitors:
+        found = subject.claim("192.0.2.1", 1.0)
+        if is_visitor:
+            waiting.append(found)
+        else:
+            subject.used(found)
+            calls[found.backends[0].name] += 1
+        if waiting and random.random() < 0.5:
+            subject.give_back(waiting.pop(random.randrange(len(waiting))))
+    for found in waiting:
+        subject.give_back(found)
+    # With everybody's turn given back, the next calls make up for what is missing.
+    for _ in range(-sum(calls.values()) % 3 + 3 * len(visitors)):
+        calls[first(subject)] += 1
+    assert len(set(calls.values())) == 1
+    assert len(calls) == 3
+    assert all(backend.claimed == 0 for backend in subject.backends)
+
+
+def test_what_is_given_back_comes_in_turn_not_in_a_burst() -> None:
+    subject = pool(3)
+    for found in [subject.claim("192.0.2.1", 1.0) for _ in range(7)]:
+        subject.give_back(found)
+    assert "".join(first(subject)[1] for _ in range(9)) == "012012012"
+
+
+def test_what_was_claimed_may_be_taken_although_it_drains_by_now() -> None:
+    subject = pool(2)
+    found = subject.claim("192.0.2.1", 1.0)
+    backend = found.backends[0]
+    assert backend.claimed == 1
+    backend.standing = Standing.DRAINING
+    with pytest.raises(BackendError):
+        subject.reserve(backend, "192.0.2.1", 1.0)
+    subject.reserve(backend, "192.0.2.1", 1.0, claimed=True)
+    backend.standing = Standing.OFF
+    with pytest.raises(BackendError):
+        subject.reserve(backend, "192.0.2.1", 1.0, claimed=True)
 
 
 def test_affinity_comes_first_and_expires_after_the_last_call() -> None:

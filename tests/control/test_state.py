@@ -42,6 +42,7 @@ def a_day_of(plan: Plan) -> None:
 def test_a_round_trip_keeps_standings_pins_and_affinity(tmp_path: Path) -> None:
     old, new = plan_of(), plan_of()
     a_day_of(old)
+    old.checks["rras"].pool.backends[1].learnt.accepted(b"\x17" * 32)
     state.save(tmp_path / "s", state.state_of(old))
     assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
     kept = state.load(tmp_path / "s")
@@ -49,6 +50,7 @@ def test_a_round_trip_keeps_standings_pins_and_affinity(tmp_path: Path) -> None:
     state.restore(new, kept)
     assert remembered(new) == remembered(old)
     assert [b.standing for b in new.checks["rras"].pool.backends] == ["draining", "active"]
+    assert [b.learnt.sha256 for b in new.checks["rras"].pool.backends] == [None, b"\x17" * 32]
 
 
 def test_time_passes_while_nobody_runs() -> None:

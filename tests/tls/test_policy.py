@@ -31,6 +31,28 @@ def test_the_name_itself_goes_before_a_wildcard_in_any_order(pki: LabPki, served
         assert policy.choose("a.b.test").certificate == order[0].certificate
 
 
+def test_all_that_fit_a_name_are_found_and_a_renewal_for_those_who_ask_for_none(
+    pki: LabPki, served: Issued, other: Issued, rsa: Issued
+) -> None:
+    wild = pki.issue("policy-wilder", ("*.example.test",))
+    more = pki.issue("policy-more", (*served.certificate.names, "more.example.test"))
+    order = (served, wild, rsa, other, more)
+    policy = ServerPolicy(ListenerTls(), [load_identity(i.files) for i in order])
+
+    def fitting(name: str | None) -> list[Issued]:
+        found = [shown.certificate.sha256 for shown in policy.fitting(name)]
+        return sorted(
+            (i for i in order if i.certificate.sha256 in found),
+            key=lambda i: found.index(i.certificate.sha256),
+        )
+
+    assert fitting(NAME) == [served, other, more, wild]
+    assert fitting("new.example.test") == [wild]
+    assert fitting("rsa.example.test") == [rsa, wild]
+    for unknown in (None, "", "a.b.test"):
+        assert fitting(unknown) == [served, more], "what holds all the names of the first"
+
+
 @pytest.mark.parametrize("settings", [{"ciphers": "NOPE"}, {"ciphersuites": "NOPE"}])
 def test_a_setting_openssl_refuses_is_said_at_once(
     served: Issued, settings: dict[str, str]

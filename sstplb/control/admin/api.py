@@ -23,6 +23,7 @@ from sstplb.control.admin.exposition import render
 from sstplb.control.admin.reply import Reply
 from sstplb.control.admin.streams import Streams
 from sstplb.control.operator import Operator, Remembered, Review, Selection
+from sstplb.control.rollout import PoolRollout
 from sstplb.control.views import BackendView, CertificateView, ListenerView, Overview
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -102,6 +103,13 @@ class CallsMaxGiven(Given):
     """How many calls a backend may have at one time."""
 
     calls_max: int
+
+
+class DeclarationGiven(Given):
+    """What an offloaded RRAS was told to accept."""
+
+    sha256: schema.Sha256Hex | None
+    """Of the certificate, as 64 hex digits; null: let it be learnt."""
 
 
 class EndGiven(Given):
@@ -295,6 +303,13 @@ class CertificatePage:
 
 
 @dataclass(frozen=True, slots=True)
+class RolloutPage:
+    """Where each pool stands whose clients are shown certificates of ours."""
+
+    pools: list[PoolRollout]
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """What runs here."""
 
@@ -439,6 +454,12 @@ async def check_now(desk: Desk, pool: str, name: str) -> Response:
     return Reply(await desk.check_now(pool, name))
 
 
+@router.post(_BACKEND + "/rras_certificate", response_model=BackendView, tags=["pools"])
+async def declare(desk: Desk, pool: str, name: str, given: DeclarationGiven) -> Response:
+    """Say which certificate an offloaded RRAS was told to accept (Enable-SSTPOffload)."""
+    return Reply(await desk.declare(pool, name, given.sha256))
+
+
 @router.post(_BACKEND + "/bring_back", response_model=BackendView, tags=["pools"])
 async def bring_back(desk: Desk, pool: str, name: str) -> Response:
     """Give calls again to a backend that failed ones put aside; counting starts afresh."""
@@ -516,6 +537,12 @@ async def save(desk: Desk) -> Response:
 async def certificates(desk: Desk) -> Response:
     """Show the certificates clients are shown."""
     return Reply({"listeners": desk.certificates()})
+
+
+@router.get("/certificates/rollout", response_model=RolloutPage, tags=["certificates"])
+async def certificate_rollout(desk: Desk) -> Response:
+    """Show which backend accepts which certificate, how we know, and what to do next."""
+    return Reply({"pools": desk.rollout()})
 
 
 @router.post("/certificates/reload", response_model=CertificatePage, tags=["certificates"])
