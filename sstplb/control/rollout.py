@@ -210,8 +210,8 @@ def _step(
 def _how_to_know(mode: Mode, where: str) -> str:
     if mode is Mode.OFFLOAD:
         return (
-            "nobody knows what it accepts: say so (sstplb certs declare "
-            f"{where} SHA256), use a login check, or wait for calls"
+            "nobody knows what it accepts: say so (sstplb ctl certs "
+            f"declare {where} SHA256), use a login check, or wait for calls"
         )
     return "its certificate was not seen yet: a check has to reach it"
 
@@ -224,5 +224,5 @@ def _switch(mode: Mode, backend: Backend, target: str, where: str) -> str:
         )
     command = f"run there: Enable-SSTPOffload -CertificateHash {target.upper()} -Restart"
     if backend.config.rras_certificate_sha256 is not None:
-        return f"{command}; then here: sstplb certs declare {where} {target}"
+        return f"{command}; then here: sstplb ctl certs declare {where} {target}"
     return f"{command}; a login check learns it, else the first calls do"

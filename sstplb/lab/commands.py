@@ -30,7 +30,9 @@ from sstplb.config.schema import (
     Verify,
     parse_endpoint,
 )
+from sstplb.control.ctl import group, rolling
 from sstplb.control.run import ExitCode
+from sstplb.errors import AskError, ConfigError
 from sstplb.lab import demo as lab_demo
 from sstplb.lab.caller import CallPlan, CallReport, place_call, place_calls
 from sstplb.lab.lessons.commands import app as lesson_app
@@ -49,7 +51,8 @@ T = TypeVar("T")
 
 app = typer.Typer()
 certs_app = typer.Typer(
-    help="Lab certificates: a root, and servers' certificates from it.", no_args_is_help=True
+    help="Lab certificates: a root, and servers' certificates from it; and where a renewal stands.",
+    no_args_is_help=True,
 )
 app.add_typer(certs_app, name="certs")
 app.add_typer(lesson_app, name="lesson")
@@ -418,6 +421,27 @@ def list_certs(
             certificate.sha256.hex(),
         )  # fmt: skip
     out.print(table)
+
+
+@certs_app.command("rollout")
+def certificate_rollout(
+    conf: group.Conf = None,
+    socket: group.Socket = None,
+    url: group.Url = None,
+    token_file: group.TokenFile = None,
+    ca: group.Ca = None,
+    as_json: Json = False,
+) -> None:
+    """Show, of a running balancer, who accepts which certificate, and what to do next.
+
+    The same as sstplb ctl certs rollout; docs/certificates.md tells the whole story. Exit codes
+    are those of sstplb ctl.
+    """
+    try:
+        by = group.Asked(group.told(conf, socket, url, token_file, ca), as_json, yes=True)
+        rolling.show_rollout(by)
+    except (AskError, ConfigError) as error:
+        _leave(group.fail(error, as_json=as_json))
 
 
 @app.command()

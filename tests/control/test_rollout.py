@@ -134,7 +134,9 @@ def test_offload_says_how_it_knows_and_what_to_run(
                 await stage.operator.set_standing("rras", name, Standing.DRAINING)
             words = steps(await page_of(stage))
             command = f"Enable-SSTPOffload -CertificateHash {new.certificate.sha256.hex().upper()}"
-            assert words[0].startswith(f"run there: {command} -Restart; then here: sstplb certs")
+            assert words[0].startswith(
+                f"run there: {command} -Restart; then here: sstplb ctl certs"
+            )
             async with stage.asking() as ask:
                 path = "/pools/rras/backends/rras1/rras_certificate"
                 bad = await ask.post(path, json={"sha256": "12"})

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from sstplb.config.schema import Standing
-from sstplb.control.ctl import tables
+from sstplb.control.ctl import rolling, tables
 from sstplb.control.ctl.doing import THEN_END, Duration, confirm_deadline, deadline
 from sstplb.control.ctl.group import asked
 from sstplb.control.ctl.names import find_backend, find_listener, find_pool
@@ -21,6 +21,7 @@ certs_app = typer.Typer(invoke_without_command=True, help="Certificates clients 
 app.add_typer(listeners_app, name="listeners")
 app.add_typer(affinity_app, name="affinity")
 app.add_typer(certs_app, name="certs")
+certs_app.add_typer(rolling.app)
 
 Listener = Annotated[str, typer.Argument(help="Its name.", metavar="LISTENER")]
 Pool = Annotated[

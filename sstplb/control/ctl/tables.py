@@ -343,6 +343,35 @@ def certificates(page: Shown, overview: Overview) -> Group:
     return Group(*parts) if parts else Group(Text("no listener ends TLS"))
 
 
+def rollout(page: Shown) -> Group:
+    """Show which backend accepts which certificate, how we know, and what is next."""
+    parts: list[RenderableType] = []
+    for pool in page["pools"]:
+        parts.append(Text(f"{pool['pool']} ({pool['mode']})", "bold"))
+        words = {}
+        for number, shown in enumerate(pool["certificates"], 1):
+            word = "newest" if shown["newest"] else "old"
+            words[shown["sha256"]] = word
+            accepted = ", ".join(shown["accepted_by"]) or "no backend"
+            rows = [
+                (f"{number} {word}", f"{shown['subject']} for {', '.join(shown['names'])}"),
+                ("expires", _expiry(shown)),
+                ("SHA-256", shown["sha256"].upper()),
+                ("accepted by", accepted),
+            ]
+            parts += [facts(rows), Text()]
+        table = Sheet("BACKEND", "STANDING", ">CALLS", "ACCEPTS", "KNOWN BY", "*NEXT")
+        for shown in pool["backends"]:
+            sha256 = shown["sha256"]
+            accepts = "?" if sha256 is None else words.get(sha256, "not ours")
+            table.add(
+                shown["name"], state(shown["standing"]), str(shown["calls"]), accepts,
+                shown["source"], shown["next_step"],
+            )  # fmt: skip
+        parts += [table, Text(), Text(pool["next_step"], "green" if pool["done"] else "yellow")]
+    return Group(*parts) if parts else Group(Text("no listener ends TLS"))
+
+
 def affinity(pool: str, page: Shown) -> Group:
     """Show the clients a pool remembers."""
     table = Sheet("CLIENT", "BACKEND", "PINNED", "*FORGOTTEN IN")

@@ -144,6 +144,28 @@ def test_calls_are_filtered_shown_and_ended(stage: OperatedStage) -> None:
     play(story)
 
 
+def test_a_rollout_is_shown_and_hashes_are_declared(stage: OperatedStage, served: Issued) -> None:
+    async def story() -> None:
+        async with staged(stage):
+            hashed = served.certificate.sha256.hex().upper()
+            said = await ctl(stage, "certs", "rollout")
+            assert hashed in said.out
+            assert "nobody knows what it accepts: say so (sstplb ctl certs declare" in said.out
+            said = await ctl(stage, "certs", "declare", "rras1", served.chain)
+            assert served.certificate.sha256.hex() in said.out
+            (row,) = (await ctl(stage, "certs", "rollout")).lines("rras1", "declared")
+            assert row.split()[3:] == ["newest", "declared", "done"]
+            said = await ctl(stage, "certs", "declare", "rras1", "unknown", "--json")
+            assert said.json["certificate_source"] == "unknown"
+            assert (await ctl(stage, "certs", "declare", "rras1", "12")).code == 2
+            done = await asyncio.to_thread(
+                CliRunner().invoke, app, ["certs", "rollout", "--socket", str(stage.socket)]
+            )
+            assert (done.exit_code, hashed in done.stdout) == (0, True)
+
+    play(story)
+
+
 def test_events_certificates_and_versions_are_shown(stage: OperatedStage, served: Issued) -> None:
     async def story() -> None:
         async with staged(stage):
