@@ -18,6 +18,7 @@ from sstplb.balance.backend import Backend
 from sstplb.balance.health import Flip
 from sstplb.balance.pool import Candidates, Place, Pool
 from sstplb.balance.same_certificate import choice, objection
+from sstplb.config.schema import Mode
 from sstplb.control.plan import PooledChecks
 from sstplb.errors import BackendError, CallError, NoBackendAvailableError
 from sstplb.net.booking import Chosen
@@ -199,7 +200,7 @@ class Booking:
     def did_well(self, *, proven: bool = False) -> None:
         """Tell the backend's health, and which certificate it accepts."""
         if self.backend is not None:
-            if proven and self._shown:
+            if proven and self._teaches:
                 self.backend.learnt.accepted(self._shown[0])
             flip = self.backend.health.call_succeeded(now_s())
             self._desk.health_changed(self.backend, flip)
@@ -208,7 +209,7 @@ class Booking:
         """Tell the backend's health, and whose call it was: the client may have its part in it."""
         if self.backend is not None and self.pool is not None:
             client = self.pool.affinity.key(self.record.client[0])
-            if reason == BINDING_REFUSED and self._shown:
+            if reason == BINDING_REFUSED and self._teaches:
                 self.backend.learnt.refused(self._shown[0], client)
             flip = self.backend.call_failed(reason, why, now_s(), client)
             self._desk.health_changed(self.backend, flip)
@@ -238,6 +239,11 @@ class Booking:
         """Go by these candidates from now on; return the first that still can."""
         self._candidates, self._spared = list(found.backends), found.spared
         return await self.next()
+
+    @property
+    def _teaches(self) -> bool:
+        """Whether this call can say something new of what its backend accepts."""
+        return bool(self._shown) and self.service.listener.mode is Mode.OFFLOAD
 
     def _claimed(self, pool: Pool) -> Candidates | None:
         """Return what was claimed of this pool, without those that what is shown does not suit.
