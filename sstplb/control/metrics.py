@@ -268,7 +268,7 @@ def _certificates(found: Measured, balancer: Balancer, service: Service) -> None
         return
     pools = call_pools_of(service.listener)
     theirs = Counter(
-        views.same_certificate(checks, backend)[0]
+        views.same_certificate(checks, backend)[0].sha256
         for checks in balancer.plan.checks.values()
         if checks.pool.name in pools
         for backend in checks.pool.backends
