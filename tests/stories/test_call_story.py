@@ -155,7 +155,7 @@ def test_a_running_calls_story_can_be_seen(workers: int, pki: LabPki, served: Is
         lab.stage.workers = workers
         async with lab.running():
             calling = asyncio.create_task(lab.call(hold_s=30.0))
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(30):
                 while True:
                     running = [call.record for call in lab.stage.balancer.calls()]
                     if running and running[0].story and running[0].story.address:
