@@ -53,6 +53,8 @@ _MAGIC_BYTES = 4
 _RAS_REASON = struct.Struct("!4s4sI")
 _RAS_MARK = b"\x00<\xcdt"
 """What stands between magic number and RAS error in a Terminate-Request of Windows."""
+_MD5_BYTES, _MSCHAP_BYTES = 16, 49
+"""RFC 1994; RFC 2433 and RFC 2759: how long a response is."""
 _CHAP_ERROR = re.compile(rb"\bE=(\d{1,10})")
 
 
@@ -274,16 +276,23 @@ class Storyteller:
             case ChapCode.CHALLENGE, "backend":
                 self._note_once(Step.AUTHENTICATION, side, now)
             case ChapCode.RESPONSE, "client":
-                self.user = _name(packet.data[1 + packet.data[0] :]) if packet.data else ""
+                self.user = _name(self._behind_response(packet.data))
             case ChapCode.SUCCESS, "backend":
                 self._note_once(Step.AUTHENTICATED, side, now)
             case ChapCode.FAILURE, "backend":
                 self._note(Step.NOT_AUTHENTICATED, side, now, _chap_failure(packet.data))
 
+    def _behind_response(self, data: bytes) -> bytes:
+        """Return the name behind a response (RFC 1994 4.1); PppError rather than a bit of it."""
+        size = _MD5_BYTES if self.authentication == "CHAP-MD5" else _MSCHAP_BYTES
+        if data[:1] != bytes((size,)) or len(data) < 1 + size:
+            raise PppError(f"expected a response of {size} bytes and a name")
+        return data[1 + size :]
+
     def _take_pap(self, side: str, packet: PppPacket, now: float) -> None:
         match packet.code, side:
             case PapCode.REQUEST, "client":
-                self.user = _name(packet.data[1 : 1 + packet.data[0]]) if packet.data else ""
+                self.user = _name(_before_password(packet.data))
                 self._note_once(Step.AUTHENTICATION, side, now)
             case PapCode.ACK, "backend":
                 self._note_once(Step.AUTHENTICATED, side, now)
@@ -357,6 +366,14 @@ def _chap_failure(data: bytes) -> str:
         return ""
     number = found[1].decode()
     return f"error {number}: {dict(CHAP_ERRORS).get(number, 'refused by the server')}"
+
+
+def _before_password(data: bytes) -> bytes:
+    """Return the name before a password (RFC 1334 2.2.1); PppError rather than a bit of that."""
+    end = 1 + data[0] if data else 1
+    if len(data) <= end or len(data) != end + 1 + data[end]:
+        raise PppError("expected a user's name and a password that fit their packet")
+    return data[1:end]
 
 
 def _name(raw: bytes) -> str:

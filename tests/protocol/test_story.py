@@ -5,14 +5,14 @@ import struct
 from ipaddress import IPv4Address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sstplb.config.schema import Follow
 from sstplb.protocol import packet, ppp
 from sstplb.protocol.call import Watcher, Whose
 from sstplb.protocol.packet import CryptoBinding, StatusInfo
-from sstplb.protocol.ppp import ChapCode, Code, Option, PppPacket, Protocol
+from sstplb.protocol.ppp import ChapCode, Code, Option, PapCode, PppPacket, Protocol
 from sstplb.protocol.ppp_peer import Authentication, ClientEnd, PppPeer, ServerEnd
 from sstplb.protocol.registry import AttributeId, Status
 from sstplb.protocol.story import (
@@ -182,17 +182,39 @@ def test_what_is_remembered_is_bounded() -> None:
         told_after += [number] if story.is_told else []
     assert told_after == [FRAMES_MAX]
     assert len(story.take_news()) == MOMENTS_MAX
-    data = b"\x00" + b"\x1b[31m" * 1000
+    data = b"\x31" + bytes(49) + b"\x1b[31m" * 1000
     story = told([("client", ppp.encode_frame(Protocol.CHAP, PppPacket(2, 1, data).encode()))])
     assert len(story.user) == NAME_CHARACTERS_MAX
     assert story.user.isprintable()
 
 
+@pytest.mark.parametrize(
+    ("protocol", "code", "data"),
+    [
+        (Protocol.PAP, PapCode.REQUEST, b"\x0aalice\x06secret"),
+        (Protocol.PAP, PapCode.REQUEST, b"\xffalice\x06secret"),
+        (Protocol.PAP, PapCode.REQUEST, b"\x05alice\x03secret"),
+        (Protocol.PAP, PapCode.REQUEST, b"\x00\x05alice\x06secret"),
+        (Protocol.CHAP, ChapCode.RESPONSE, b"\x00" + b"secret" * 8 + b"alice"),
+        (Protocol.CHAP, ChapCode.RESPONSE, b"\x10" + b"secret" * 8 + b"xalice"),
+        (Protocol.CHAP, ChapCode.RESPONSE, b"\x31" + b"secret" * 8),
+        (Protocol.CHAP, ChapCode.RESPONSE, b""),
+    ],
+)
+def test_a_length_that_lies_makes_no_secret_a_name(protocol: int, code: int, data: bytes) -> None:
+    story = told([("client", ppp.encode_frame(protocol, PppPacket(code, 1, data).encode()))])
+    assert story.user == ""
+    assert "secret" not in repr(story.take_news())
+    assert steps(story) == [], "taken already"
+
+
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["client", "backend"]), st.binary(max_size=60))))
 def test_nothing_a_peer_sends_raises(said: Said) -> None:
     told(said)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([p for p in Protocol if p >= 0x8000]),
     st.integers(0, 12),
@@ -219,6 +241,7 @@ def stream(said: Said, side: str) -> bytes:
     return b"".join(packet.data_packet(frame) for who, frame in said if who == side)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=40))
 def test_any_split_tells_the_same_story(sizes: list[int]) -> None:
     said = [*spoken(), ("client", IP + bytes(1300)), ("backend", IP)]
