@@ -302,6 +302,29 @@ def test_goodbyes_that_cross_are_acknowledged(pki: LabPki, served: Issued) -> No
     play(story)
 
 
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("has_asked", [False, True])
+def test_in_the_middle_of_an_opening_rras_answers_too(
+    has_asked: bool, pki: LabPki, served: Issued
+) -> None:
+    """3.2.4.2: a far end acknowledges in whatever state it is."""
+
+    async def story() -> None:
+        async with Lab("offload", pki, served).running() as lab:
+            client = await lab.stage.client()
+            await client.open()
+            if has_asked:
+                await client.send(packet.connect_request().encode())
+                ack = PacketReader().feed(await client.receive(48))[0]
+                assert parse_message(ack.payload).type == MessageType.CALL_CONNECT_ACK
+            lab.stage.balancer.endings.add(lab.stage.balancer.calls(), WHY)
+            assert (await client.rest()).endswith(DISCONNECT)
+            await lab.stage.ended()
+            assert goodbyes(lab.stage.balancer.ledger.ended[0]) == ("unanswered", "acknowledged")
+
+    play(story)
+
+
 def test_an_abort_is_an_answer_too(pki: LabPki, served: Issued) -> None:
     async def story() -> None:
         stage = Stage("offload", pki.root_path, served, count=1)
