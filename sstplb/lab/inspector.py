@@ -9,6 +9,7 @@ after authentication.
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Callable
 
 from sstplb.lab.pki import Issued
 from sstplb.net.tcp import Address
@@ -19,8 +20,16 @@ PIECE_BYTES = 65536
 class Inspector:
     """A running middle box. ``address`` is where clients are made to end up."""
 
-    def __init__(self, shown: Issued, server: Address, listen: Address = ("127.0.0.1", 0)) -> None:
+    def __init__(
+        self,
+        shown: Issued,
+        server: Address,
+        listen: Address = ("127.0.0.1", 0),
+        meddle: Callable[[bytes], bytes] | None = None,
+    ) -> None:
+        """``meddle`` may change what clients say, a read at a time."""
         self.address = listen
+        self._meddle = meddle or (lambda data: data)
         self._shown, self._server, self._listen = shown, server, listen
         self._listening: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -54,8 +63,10 @@ class Inspector:
             with contextlib.suppress(OSError, ssl.SSLError, asyncio.CancelledError):
                 there, onward = await asyncio.open_connection(*self._server, ssl=beyond)
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(_pump(reader, onward), name="inspector, inward")
-                    group.create_task(_pump(there, writer), name="inspector, outward")
+                    group.create_task(_pump(reader, onward, self._meddle), name="inspector, inward")
+                    group.create_task(
+                        _pump(there, writer, lambda data: data), name="inspector, outward"
+                    )
         finally:
             self._tasks.discard(task)
             for each in (writer, onward):
@@ -63,10 +74,12 @@ class Inspector:
                     each.transport.abort()
 
 
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+async def _pump(
+    source: asyncio.StreamReader, sink: asyncio.StreamWriter, meddle: Callable[[bytes], bytes]
+) -> None:
     """Pass on what comes, until the source ends; over TLS there is no half-close."""
     with contextlib.suppress(OSError, ssl.SSLError):
         while data := await source.read(PIECE_BYTES):
-            sink.write(data)
+            sink.write(meddle(data))
             await sink.drain()
     sink.close()

@@ -12,6 +12,7 @@ from sstplb.lab.lessons import (
     hundred_lines,
     offload,
     passthrough,
+    reencrypt,
     wrong_hash,
 )
 from sstplb.lab.lessons.page import Block, Lesson, Page
@@ -24,6 +25,7 @@ LADDER: tuple[Lesson, ...] = (
     passthrough.LESSON,
     offload.LESSON,
     wrong_hash.LESSON,
+    reencrypt.LESSON,
     affinity.LESSON,
     drain.LESSON,
     hundred_lines.LESSON,

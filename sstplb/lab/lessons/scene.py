@@ -10,7 +10,7 @@ something otherwise. Its claims must notice.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -18,8 +18,8 @@ from typing import Any
 
 from sstplb.config.schema import PoolTls, Verify
 from sstplb.lab.caller import CallPlan, CallReport, place_call
+from sstplb.lab.inspector import Inspector
 from sstplb.lab.lessons.journal import Conversation, Journal, arrows
-from sstplb.lab.lessons.middle import Meddle, Middle, unchanged
 from sstplb.lab.lessons.page import Arrow, Remark, Sequence
 from sstplb.lab.lessons.wire import Wire
 from sstplb.lab.pki import Issued, KeyKind, LabPki
@@ -134,12 +134,14 @@ class Scene:
         self._stack.push_async_callback(wire.stop)
         return wire
 
-    async def middle(self, shown: Issued, target: Address, meddle: Meddle = unchanged) -> Middle:
-        """Start a man in the middle, who shows that certificate and speaks TLS to ``target``."""
-        man = Middle(shown, target, self._host(), meddle)
-        await man.start()
-        self._stack.push_async_callback(man.stop)
-        return man
+    async def inspector(
+        self, shown: Issued, target: Address, meddle: Callable[[bytes], bytes] | None = None
+    ) -> Inspector:
+        """Start a box that ends TLS with ``shown`` and speaks TLS again, to ``target``."""
+        box = Inspector(shown, target, (self._host(), 0), meddle)
+        await box.start()
+        self._stack.push_async_callback(box.stop)
+        return box
 
     async def balancer(
         self, name: str, listeners: list[dict[str, Any]], pools: dict[str, Any], **more: Any

@@ -8,10 +8,11 @@ writes the right hash into the packet, and is caught again.
 import asyncio
 from typing import Any
 
+from sstplb.account.diagnosis import diagnose
 from sstplb.lab.lessons import anatomy
 from sstplb.lab.lessons.page import Break, Lesson, Listing, Page, Table
 from sstplb.lab.lessons.scene import Placed, Scene
-from sstplb.lab.lessons.wording import log_line, ms, short
+from sstplb.lab.lessons.wording import ms, short
 from sstplb.lab.pki import Issued
 from sstplb.lab.process import BalancerProcess
 from sstplb.protocol.packet import CryptoBinding, Packet, parse_message
@@ -76,7 +77,7 @@ async def _refused(
     for said in (bound, aborted):
         if said is not None and isinstance(said.what, Packet):
             page.show(anatomy.packet(said.what))
-    _show_log(ended, page)
+    _show_diagnosis(ended, page)
     seen = _certificate_hash(placed)
     rows = (
         ("the client saw", short(seen) if seen else "?"),
@@ -98,16 +99,14 @@ async def _refused(
         holds=seen == served.certificate.sha256 and ended["reason"] == "binding_refused",
         evidence=f"signed {short(seen)}" if seen else "nothing was signed",
     )
+    causes = [str(found.cause) for found in diagnose(ended)]
     page.claim(
-        "The balancer names the cause, and the hash the server must be told, in its own log line",
-        "its reason and its detail were read",
-        holds=ended["reason"] == "binding_refused"
-        and served.certificate.sha256.hex() in ended.get("detail", ""),
-        evidence=ended["reason"],
+        "The balancer names the cause, and the command that mends it, from its own log line",
+        "the diagnosis of `sstplb explain` was made of that line",
+        holds=causes == ["wrong_offload_hash"]
+        and served.certificate.sha256.hex().upper() in diagnose(ended)[0].remedy,
+        evidence=", ".join(causes) or "nothing was found wrong",
     )
-    digest = served.certificate.sha256.hex().upper()
-    cure = f"Enable-SSTPOffload -CertificateHash {digest} -Restart"
-    page.show(Listing("The cure, on rras1 (sstplb fingerprint shows it; its calls drop)", (cure,)))
     first = next((s for s in placed.heard.sayings if s.text == "HTTP 200"), None)
     if first is not None and aborted is not None:
         page.measured(
@@ -116,10 +115,11 @@ async def _refused(
         )  # fmt: skip
 
 
-def _show_log(ended: dict[str, Any], page: Page) -> None:
-    told = ("correlation_id", "backend", "outcome", "reason", "detail", "certificate_hash",
-            "hash_whose", "served_sha256")  # fmt: skip
-    page.show(Listing("The balancer's log of this call", log_line(ended, *told)))
+def _show_diagnosis(ended: dict[str, Any], page: Page) -> None:
+    for found in diagnose(ended):
+        lines = (found.sentence, *(f"- {fact}" for fact in found.evidence), "", found.remedy)
+        lines = (f"$ sstplb explain {ended.get('correlation_id', ended['call'])}", "", *lines)
+        page.show(Listing(f"sstplb explain: {found.cause}", lines))
 
 
 async def _cured(scene: Scene, balancer: BalancerProcess, page: Page) -> None:
@@ -145,11 +145,11 @@ async def _middle(scene: Scene, balancer: BalancerProcess, served: Issued, page:
     )
     shown = served if scene.is_broken("same-certificate") else scene.certificate("box")
     there = balancer.addresses["told-ours"]
-    meek = await scene.middle(shown, there)
+    meek = await scene.inspector(shown, there)
     first = await scene.call(meek.address, 3)
     ended = (await balancer.wait_for("call_ended", 2, listener="told-ours"))[-1]
     page.show(scene.sequence("He passes on what he hears", first, middle="box", brief=True))
-    _show_log(ended, page)
+    _show_diagnosis(ended, page)
     page.claim(
         "A box that ends TLS and passes everything on is caught: the client signed the box's "
         "certificate",
@@ -165,7 +165,7 @@ async def _middle(scene: Scene, balancer: BalancerProcess, served: Issued, page:
         evidence=f"{ended['reason']} {ended.get('detail', '')}".strip(),
     )
     liar = Liar(shown.certificate.sha256, served.certificate.sha256)
-    clever = await scene.middle(shown, there, liar.meddle)
+    clever = await scene.inspector(shown, there, liar.meddle)
     second = await scene.call(clever.address, 4)
     page.say(
         "So he gets cleverer: he writes the hash of the right certificate into CALL_CONNECTED as "
