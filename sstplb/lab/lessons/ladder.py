@@ -13,6 +13,7 @@ from sstplb.lab.lessons import (
     offload,
     passthrough,
     reencrypt,
+    rolling,
     wrong_hash,
 )
 from sstplb.lab.lessons.page import Block, Lesson, Page
@@ -28,6 +29,7 @@ LADDER: tuple[Lesson, ...] = (
     reencrypt.LESSON,
     affinity.LESSON,
     drain.LESSON,
+    rolling.LESSON,
     hundred_lines.LESSON,
 )
 

@@ -22,7 +22,7 @@ from sstplb.lab.inspector import Inspector
 from sstplb.lab.lessons.journal import Conversation, Journal, arrows
 from sstplb.lab.lessons.page import Arrow, Remark, Sequence
 from sstplb.lab.lessons.wire import Wire
-from sstplb.lab.pki import Issued, KeyKind, LabPki
+from sstplb.lab.pki import SERVER_DAYS, Issued, KeyKind, LabPki
 from sstplb.lab.process import BalancerProcess, RrasProcess, ScriptProcess
 from sstplb.lab.rras import Rras, RrasSettings
 from sstplb.net.call import now_s
@@ -87,9 +87,11 @@ class Scene:
 
     # --- who plays ----------------------------------------------------------------------------
 
-    def certificate(self, file: str = "vpn", kind: KeyKind = KeyKind.P256) -> Issued:
+    def certificate(
+        self, file: str = "vpn", kind: KeyKind = KeyKind.P256, days: int = SERVER_DAYS
+    ) -> Issued:
         """Issue a certificate for the VPN's name."""
-        return self.pki.issue(file, (NAME,), kind)
+        return self.pki.issue(file, (NAME,), kind, days=days)
 
     async def rras(self, name: str, shown: Issued, told: Issued | None = None, **more: Any) -> Rras:
         """Start a simulated server: HTTPS with ``shown``; HTTP, offloaded, expecting ``told``."""
