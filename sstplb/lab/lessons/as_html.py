@@ -99,7 +99,7 @@ def index(shown: Iterable[tuple[Lesson, Page]]) -> str:
         (
             f'<a href="{lesson.file_name}.html">{lesson.number}. {escape(lesson.title)}</a>',
             _verdict(page),
-            f"{page.seconds:.1f} s",
+            f"{page.seconds:.1f}&nbsp;s",
             "; ".join(f"{escape(f.name)}: <b>{escape(f.value)}</b>" for f in page.figures[:2]),
         )
         for lesson, page in shown
@@ -141,7 +141,7 @@ def _block(block: Block) -> str:
 
 def _figure(title: str, drawn: str, more: str = "") -> str:
     note = f" <span>· {escape(more)}</span>" if more else ""
-    caption = f"<figcaption>{escape(title)}{note}</figcaption>" if title else ""
+    caption = f"<figcaption>{inline(title)}{note}</figcaption>" if title else ""
     return f"<figure>{caption}{drawn}</figure>"
 
 

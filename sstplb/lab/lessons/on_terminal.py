@@ -105,7 +105,7 @@ class Terminal:
         self._console.print()
 
     def _caption(self, title: str, more: str = "") -> None:
-        self._console.print(f"[b]{escape(title)}[/b]" + (f" [dim]({more})[/dim]" if more else ""))
+        self._console.print(f"[b]{_inline(title)}[/b]" + (f" [dim]({more})[/dim]" if more else ""))
 
     def _hanging(self, first: str, text: str, style: str = "", *, is_markup: bool = False) -> None:
         margin = " " * len(re.sub(r"\[.*?\]", "", first))
