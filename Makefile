@@ -16,7 +16,7 @@ KTLS_TESTS := tests/ktls/guest.py tests/net/test_leg.py -k "guest or native and 
 BENCH_PACKAGES := haproxy nginx-light libnginx-mod-stream stunnel4 hitch
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test interop test-ktls check format docs lessons bench bench-quick clean
+.PHONY: help setup demo test soak interop test-ktls check format docs lessons bench bench-quick clean
 
 help:  ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ demo: $(VENV)/ready-run  ## watch SSTP calls go through all three modes (ARGS="-
 
 test: $(VENV)/ready-dev system-packages  ## run all tests
 	$(PYTHON) -m pytest $(ARGS)
+
+soak: $(VENV)/ready-dev  ## 100 reloads and 20 upgrades under calls, by one process and by two workers
+	SSTPLB_SOAK=1 $(PYTHON) -m pytest -s tests/stories/test_upgrade.py -k refused $(ARGS)
 
 interop: $(VENV)/ready-dev system-packages  ## run only the tests with third-party client and server
 	$(PYTHON) -m pytest tests/interop $(ARGS)

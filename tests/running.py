@@ -14,6 +14,9 @@ from sstplb.config.schema import parse_endpoint
 from sstplb.lab.pki import Issued
 from tests.characters import LIMIT_S, Client, Stage
 
+UPGRADE_MAX_S = 45.0
+"""Several processes start one after the other, on a machine that may be busy."""
+
 
 class Running(Stage):
     """A stage whose balancer is a process of its own, started as an operator would."""
@@ -24,6 +27,8 @@ class Running(Stage):
         self.folder = folder
         self.file = folder / "sstplb.yaml"
         self.log = folder / "log.json"
+        self._events: dict[str, list[dict[str, Any]]] = {}
+        self._read_bytes = 0
         self.more: dict[str, Any] = {}
         self.processes: list[int] = []
         self.launcher: Sequence[str] = ()
@@ -75,14 +80,19 @@ class Running(Stage):
             await backend.stop()
 
     def find(self, event: str) -> list[dict[str, Any]]:
-        if not self.log.exists():
-            return []
-        whole, _, _ = self.log.read_text().rpartition("\n")  # the last line may be half there
-        events = [json.loads(line) for line in whole.splitlines()]
-        return [found for found in events if found["event"] == event]
+        if self.log.exists():
+            with self.log.open("rb") as log:
+                log.seek(self._read_bytes)
+                whole, end, _ = log.read().rpartition(b"\n")  # the last line may be half there
+            self._read_bytes += len(whole + end)
+            for found in map(json.loads, whole.splitlines()):
+                self._events.setdefault(found["event"], []).append(found)
+        return list(self._events.get(event, ()))
 
-    async def said(self, event: str, count: int = 1) -> list[dict[str, Any]]:
-        async with asyncio.timeout(LIMIT_S):
+    async def said(
+        self, event: str, count: int = 1, limit_s: float = LIMIT_S
+    ) -> list[dict[str, Any]]:
+        async with asyncio.timeout(limit_s):
             while len(found := self.find(event)) < count:
                 await asyncio.sleep(0.02)
         return found
@@ -90,7 +100,7 @@ class Running(Stage):
     async def upgrade(self) -> None:
         count = len(self.find("upgraded"))
         os.kill(self.processes[-1], signal.SIGUSR2)
-        found = await self.said("upgraded", count + 1)
+        found = await self.said("upgraded", count + 1, UPGRADE_MAX_S)
         self.processes.append(int(found[-1]["message"].split()[1]))
 
     async def client(self, *_: Any, **__: Any) -> Client:
