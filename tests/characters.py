@@ -62,8 +62,9 @@ def play(story: Callable[[], Awaitable[None]], limit_s: float = 45.0) -> None:
 class FakeBackend:
     """An RRAS as far as its HTTP opening goes; what follows it echoes.
 
-    ``mood``: ``well``, ``refuse`` (503 to calls), ``dead`` (503 to all), ``silent``, ``reset``,
-    ``garbage`` (no HTTP), ``sink`` (takes, never reads), ``deaf`` (answers 200, sends nothing).
+    ``mood``: ``well``, ``refuse`` (503 to calls), ``unwell`` (503 to checks), ``dead`` (503 to
+    all), ``silent``, ``reset``, ``garbage`` (no HTTP), ``sink`` (takes, never reads), ``deaf``
+    (answers 200, sends nothing).
     """
 
     def __init__(self, name: str, host: str, issued: Issued | None) -> None:
@@ -108,7 +109,7 @@ class FakeBackend:
         head = await reader.readuntil(b"\r\n\r\n")
         self.heads.append(head)
         if head.startswith(b"HEAD"):
-            dead = self.mood == "dead"
+            dead = self.mood in ("dead", "unwell")
             writer.write(f"HTTP/1.1 {503 if dead else 401} x\r\nContent-Length: 0\r\n\r\n".encode())
             await writer.drain()
             return

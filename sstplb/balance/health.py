@@ -162,6 +162,11 @@ class Health:
         self._last_good_at = None
         self._wipe_slate()
 
+    def is_known_to_be_up(self, now: float) -> None:
+        """Take the word of who checked before us: bad checks must be as many in a row as ever."""
+        self.is_up = self.is_checked = True
+        self.reason, self.since = "it was up before", now
+
     # --- what checks say ------------------------------------------------------------------
 
     def report(self, verdict: Verdict, now: float) -> Flip | None:

@@ -596,6 +596,15 @@ class Operator:
         listeners = self._balancer.listeners.values()
         return {listener.service.listener.address: listener.sock for listener in listeners}
 
+    def backends_up(self) -> list[tuple[str, str, str]]:
+        """Return the backends that are well (``takeover.Leaving``)."""
+        return [
+            (name, backend.name, str(backend.config.address))
+            for name, checks in self._balancer.plan.checks.items()
+            for backend in checks.pool.backends
+            if backend.health.is_up and backend.health.is_checked
+        ]
+
     def door_sockets(self) -> dict[Place, socket.socket]:
         """Return the sockets of the admin side (``takeover.Leaving``)."""
         return self.doors.sockets()

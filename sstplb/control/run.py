@@ -74,6 +74,7 @@ async def run(path: Path) -> ExitCode:
 async def _run(path: Path, prepared: Prepared, logs: Logs, manager: ServiceManager) -> ExitCode:
     estate = await Estate.receive(prepared.config)
     balancer = Balancer(prepared, estate.listeners)
+    estate.introduce(balancer.plan)
     operator = Operator(balancer, path, logs, manager)
     operator.tally.took_over = estate.is_takeover
     stop, now = operator.stopping, asyncio.Event()

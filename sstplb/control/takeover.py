@@ -6,7 +6,8 @@ its own command line, which reads today's program and configuration, and passes 
 (SCM_RIGHTS: the same sockets, with whoever waits in their backlogs).
 
     old                                     new
-    starts it, sends sockets          →
+    starts it, sends sockets, and
+    which backends are up             →
                                       ←     "ready": configuration loaded, workers up, checks done
     pauses accepting, sends its state →
                                       ←     "accepting": standings and affinity are restored
@@ -33,8 +34,10 @@ import structlog
 from sstplb.config.schema import Config, Endpoint
 from sstplb.control.activation import take_activated
 from sstplb.control.channel import Channel, Message
+from sstplb.control.plan import Plan
 from sstplb.control.state import State
 from sstplb.errors import ConflictError
+from sstplb.net.call import now_s
 
 VARIABLE = "SSTPLB_TAKEOVER"
 """Names the descriptor of the channel to the old process."""
@@ -54,6 +57,9 @@ class Leaving(Protocol):
 
     def door_sockets(self) -> Mapping[Place, socket.socket]:
         """Return the sockets of the admin side."""
+
+    def backends_up(self) -> list[tuple[str, str, str]]:
+        """Return pool, name and configured address of the backends that are well."""
 
     def pause(self) -> State:
         """Accept nobody for a moment; return the state to pass on."""
@@ -87,6 +93,7 @@ async def hand_over(leaving: Leaving) -> int:
         for kind, sockets in (("listener", leaving.listening()), ("door", leaving.door_sockets())):
             for place, sock in sockets.items():
                 channel.send((kind, place), os.dup(sock.fileno()))
+        channel.send(("up", leaving.backends_up()))
         channel.send(("go",))
         await _expect(said, "ready", READY_MAX_S)
         try:
@@ -126,6 +133,7 @@ class Estate:
     def __init__(self) -> None:
         self.listeners: dict[Endpoint, socket.socket] = {}
         self.doors: dict[Place, socket.socket] = {}
+        self._up: frozenset[tuple[str, str, str]] = frozenset()
         self._channel: Channel | None = None
         self._complete = asyncio.Event()
         self._is_ours = asyncio.Event()
@@ -148,6 +156,13 @@ class Estate:
         """Whether there is an old process."""
         return self._channel is not None
 
+    def introduce(self, plan: Plan) -> None:
+        """Tell which backends were up: one check that fails now must not take them all down."""
+        for name, checks in plan.checks.items():
+            for backend in checks.pool.backends:
+                if (name, backend.name, str(backend.config.address)) in self._up:
+                    backend.health.is_known_to_be_up(now_s())
+
     async def state(self) -> State:
         """Say "ready", and wait for what the old process knew. Raises ConflictError."""
         assert self._channel is not None, "there is an old process"
@@ -166,6 +181,8 @@ class Estate:
             self.listeners[rest[0]] = _socket(descriptors[0])
         elif kind == "door":
             self.doors[rest[0]] = _socket(descriptors[0])
+        elif kind == "up":
+            self._up = frozenset(rest[0])
         elif kind == "go":
             self._complete.set()
         elif kind == "state" and not self._state.done():

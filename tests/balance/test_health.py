@@ -29,6 +29,13 @@ def test_the_first_check_decides_alone() -> None:
     assert flips(health(initially_up=True), "b") == [DOWN]
 
 
+def test_what_was_up_before_us_needs_as_many_bad_checks_as_ever() -> None:
+    subject = health(fall=3)
+    subject.is_known_to_be_up(0.0)
+    assert subject.is_up
+    assert flips(subject, "bbb") == [None, None, DOWN]
+
+
 def test_rise_and_fall() -> None:
     assert flips(health(rise=2, fall=3), "gbbgbbbggbg") == [
         UP, None, None, None, None, None, DOWN, None, UP, None, None,

@@ -58,7 +58,9 @@ class Traffic:
         self.calls += 1
         try:
             client = await self.stage.client()
-            if await client.open() != ANSWER or not await client.echo(self._payload):
+            if (answer := await client.open()) != ANSWER:
+                self.failures.append(f"{answer!r}")
+            elif not await client.echo(self._payload):
                 self.failures.append("wrong bytes")
             await client.close()
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
@@ -82,6 +84,7 @@ def test_nobody_is_refused_and_no_byte_is_lost(
         stage = Running(tmp_path, "offload", pki.root_path, served)
         stage.workers = workers
         stage.limits |= {"accept_rate_per_client": 1000, "accept_burst_per_client": 1000}
+        stage.pool["check"] = {"interval": "1s", "timeout": "1s"}
         traffic = Traffic(stage)
         async with running(stage):
             async with traffic.flowing(5):
@@ -92,7 +95,8 @@ def test_nobody_is_refused_and_no_byte_is_lost(
                         await stage.said("reloaded", count + 1)
                     await stage.upgrade()
                 await asyncio.sleep(0.5)
-            assert not traffic.failures, traffic.failures[:5]
+            troubles = [stage.find(event) for event in ("backend_down", "backend_set_aside")]
+            assert not traffic.failures, (len(traffic.failures), traffic.failures[:5], troubles)
             least = (0.9 if FULL else 0.5) * RATE
             assert traffic.calls > least * traffic.seconds, "calls came all the time"
             assert traffic.rounds > RATE, "the lasting ones went on"
@@ -121,6 +125,21 @@ def test_an_upgrade_that_fails_changes_nothing(pki: LabPki, served: Issued, tmp_
             assert await client.echo(packets(5_000))
             late = await stage.client()
             assert await late.open() == ANSWER
+
+    play(story)
+
+
+def test_checks_that_fail_at_the_moment_of_an_upgrade_count_as_one_each(
+    pki: LabPki, served: Issued, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        stage = Running(tmp_path, "offload", pki.root_path, served)
+        stage.pool["check"] = {"interval": "1m", "timeout": "1s"}
+        async with running(stage):
+            for backend in stage.backends:
+                backend.mood = "unwell"
+            await stage.upgrade()
+            assert await (await stage.client()).open() == ANSWER
 
     play(story)
 
