@@ -14,7 +14,7 @@ from sstplb.config.schema import parse_endpoint
 from sstplb.lab.pki import Issued
 from tests.characters import LIMIT_S, Client, Stage
 
-UPGRADE_MAX_S = 45.0
+PATIENCE_S = 45.0
 """Several processes start one after the other, on a machine that may be busy."""
 
 
@@ -63,7 +63,7 @@ class Running(Stage):
         """Stop the process that accepts, and wait for all."""
         os.kill(self.processes[-1], signal.SIGTERM)
         assert self._first is not None
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             await self._first.wait()
             while any(is_alive(number) for number in self.processes):
                 await asyncio.sleep(0.02)
@@ -89,10 +89,8 @@ class Running(Stage):
                 self._events.setdefault(found["event"], []).append(found)
         return list(self._events.get(event, ()))
 
-    async def said(
-        self, event: str, count: int = 1, limit_s: float = LIMIT_S
-    ) -> list[dict[str, Any]]:
-        async with asyncio.timeout(limit_s):
+    async def said(self, event: str, count: int = 1) -> list[dict[str, Any]]:
+        async with asyncio.timeout(PATIENCE_S):
             while len(found := self.find(event)) < count:
                 await asyncio.sleep(0.02)
         return found
@@ -100,7 +98,7 @@ class Running(Stage):
     async def upgrade(self) -> None:
         count = len(self.find("upgraded"))
         os.kill(self.processes[-1], signal.SIGUSR2)
-        found = await self.said("upgraded", count + 1, UPGRADE_MAX_S)
+        found = await self.said("upgraded", count + 1)
         self.processes.append(int(found[-1]["message"].split()[1]))
 
     async def client(self, *_: Any, **__: Any) -> Client:

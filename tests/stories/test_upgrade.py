@@ -17,7 +17,7 @@ from tests.characters import ANSWER, Client, FakeBackend, packets, play
 from tests.running import Running, running
 
 FULL = os.environ.get("SSTPLB_SOAK") == "1"
-RELOADS, UPGRADES = (100, 20) if FULL else (15, 3)
+RELOADS, UPGRADES = (100, 20) if FULL else (9, 3)
 RATE = 50
 """New calls a second."""
 
