@@ -38,8 +38,26 @@ def nodes(*places: str) -> Iterator[tuple[Path, ast.AST]]:
     for place in places:
         path = PACKAGE / place
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            for node in ast.walk(_Constants(tree).visit(tree)):
                 yield file, node
+
+
+class _Constants(ast.NodeTransformer):
+    """Puts a module's named strings where they are used."""
+
+    def __init__(self, module: ast.Module) -> None:
+        self._known = {
+            node.targets[0].id: node.value
+            for node in module.body
+            if isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        }
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self._known.get(node.id, node) if isinstance(node.ctx, ast.Load) else node
 
 
 def spelled(node: ast.expr | None) -> set[str]:
