@@ -57,6 +57,11 @@ class Desk(Protocol):
 class Booking:
     """One call's booking."""
 
+    __slots__ = (
+        "_awaited", "_candidates", "_checks", "_claim", "_desk", "_is_released", "_its_claim",
+        "_place", "_shown", "_spared", "_ticket", "backend", "carried", "pool", "record", "service",
+    )  # fmt: skip
+
     def __init__(
         self, desk: Desk, service: Service, checks: Mapping[str, PooledChecks], record: Record
     ) -> None:
@@ -79,7 +84,9 @@ class Booking:
         """SHA-256 of the certificate that the client binds its call to, if any."""
         self._candidates: list[Backend] = []
         self._spared: frozenset[str] = frozenset()
-        self._released = asyncio.Event()
+        self._is_released = False
+        self._awaited: asyncio.Event | None = None
+        """Made for the first who waits: an event is large, and there is one booking per call."""
 
     def admit(self) -> None:
         """Take a place among all calls. Raises LimitReachedError.
@@ -97,7 +104,9 @@ class Booking:
 
     async def wait_released(self) -> None:
         """Wait until the call is over."""
-        await self._released.wait()
+        if not self._is_released:
+            self._awaited = self._awaited or asyncio.Event()
+            await self._awaited.wait()
 
     @property
     def bytes_so_far(self) -> tuple[int, int]:
@@ -221,14 +230,16 @@ class Booking:
 
     def release(self) -> None:
         """Give back what the call held. Again: changes nothing."""
-        if self._released.is_set():
+        if self._is_released:
             return
         self._give_claim_back()
         if self._place is not None:
             self._place.release(now_s())
         if self._ticket is not None:
             self._ticket.release()
-        self._released.set()
+        self._is_released = True
+        if self._awaited is not None:
+            self._awaited.set()
         self._desk.released(self)
 
     def did_well_as(self, proven: bool) -> None:

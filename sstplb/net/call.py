@@ -43,6 +43,12 @@ def now_s() -> float:
 class Call:
     """One SSTP connection through us."""
 
+    __slots__ = (
+        "_marked_at", "_weighed", "backend_hashes", "backend_leg", "began", "booking",
+        "client_leg", "desk", "ended_by", "flow", "handed_over", "is_visit", "local_address",
+        "record", "relay", "served", "service", "task", "watcher",
+    )  # fmt: skip
+
     def __init__(
         self,
         desk: Desk,

@@ -72,6 +72,7 @@ async def session(call: Call) -> None:
             route = call.service.route_for(hello.server_name, head.tenant_id)
             answer = await failover.ask_for_call(call, route, head)
             await hand_over(call, answer)
+            del head, answer  # two KiB that a call would hold for days
         else:
             await failover.connect(call, call.service.route_for(hello.server_name))
             await call.hand_over()
