@@ -6,6 +6,7 @@ loop with a browser context to itself. Whatever the page complains of on the con
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -63,7 +64,9 @@ class Browser:
             if message.type in ("error", "warning") and not is_network:
                 complaints.append(message.text)
 
-        context = await self._chromium.new_context(reduced_motion="reduce", **context_options)
+        context = await self._chromium.new_context(
+            reduced_motion="reduce", timezone_id="UTC", **context_options
+        )
         context.set_default_timeout(PATIENCE_MS)
         try:
             page = await context.new_page()
@@ -75,27 +78,30 @@ class Browser:
             await context.close()
         assert not complaints
 
+    async def busy_ms_per_s(self, page: Page, seconds: float) -> float:
+        """Return how much CPU the page's thread uses, in milliseconds for each second.
+
+        It is the thread's own time: what else the machine does is not in it.
+        """
+        kinds = ["devtools.timeline", "disabled-by-default-devtools.timeline"]
+        await self._chromium.start_tracing(page=page, categories=kinds)
+        await page.wait_for_timeout(seconds * 1000)
+        seen = json.loads(await self._chromium.stop_tracing())["traceEvents"]
+        drawing = {
+            (event["pid"], event["tid"])
+            for event in seen
+            if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
+        }
+        tasks = [
+            event["tdur"]
+            for event in seen
+            if event["name"] == "RunTask" and (event["pid"], event["tid"]) in drawing
+        ]
+        assert tasks, "it has done something"
+        return float(sum(tasks)) / 1000 / seconds
+
 
 def address_of(stage: OperatedStage) -> str:
     """Return the URL of a stage's TCP door."""
     assert stage.doors is not None
     return "http://" + next(door.address for door in stage.doors.doors.values() if door.is_tcp)
-
-
-async def busy_ms_per_s(page: Page, seconds: float) -> float:
-    """Return how much CPU the page's main thread uses, in milliseconds for each second.
-
-    It is the thread's own time, so what else the machine does is not in it.
-    """
-    devtools = await page.context.new_cdp_session(page)
-    await devtools.send("Performance.setTimeDomain", {"timeDomain": "threadTicks"})
-    await devtools.send("Performance.enable")
-
-    async def used_s() -> float:
-        metrics = (await devtools.send("Performance.getMetrics"))["metrics"]
-        found: float = next(one["value"] for one in metrics if one["name"] == "TaskDuration")
-        return found
-
-    before = await used_s()
-    await page.wait_for_timeout(seconds * 1000)
-    return (await used_s() - before) * 1000 / seconds

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from sstplb.account.record import Outcome
 from sstplb.config.schema import PoolTls, Standing, Verify
@@ -16,7 +16,7 @@ from sstplb.lab.pki import Issued, LabPki
 from sstplb.lab.rras import Rras, RrasSettings
 from sstplb.net.call import now_s
 from sstplb.tls.policy import ClientPolicy
-from tests.browser import Browser, busy_ms_per_s
+from tests.browser import Browser
 from tests.characters import SERVER_NAME, staged
 from tests.desk import OperatedStage
 
@@ -251,9 +251,7 @@ def test_a_door_with_a_token_is_opened_with_it(
     browser.play(story)
 
 
-def test_two_thousand_calls_are_listed_smoothly(
-    browser: Browser, stage: OperatedStage, record_property: Any
-) -> None:
+def test_two_thousand_calls_are_listed_smoothly(browser: Browser, stage: OperatedStage) -> None:
     async def story() -> None:
         async with staged(stage), browser.page(stage) as page:
             await until_live(page)
@@ -271,9 +269,8 @@ def test_two_thousand_calls_are_listed_smoothly(
             await expect(page.locator("#calls-count")).to_have_text("2,001")
             after = await held.evaluate("row => row.getBoundingClientRect().top")
             assert abs(after - before) < 2, "what is being read does not move"
-            busy = await busy_ms_per_s(page, 3.0)
-            record_property("busy_ms_per_s", busy)
-            assert busy < 200, f"{busy:.0f} ms of CPU in each second to keep up"
+            busy = await browser.busy_ms_per_s(page, 3.0)
+            assert busy < 250, f"{busy:.0f} ms of CPU in each second to keep up"
             await page.get_by_label("Client").fill("10.0.7.0/24")
             await expect(page.locator("#calls-count")).to_have_text("250 match")
             await page.get_by_label("Client").fill("10.0.7.")
@@ -283,6 +280,32 @@ def test_two_thousand_calls_are_listed_smoothly(
             await expect(page.locator("#calls-empty")).to_have_text("No call matches.")
             for record in records:
                 stage.balancer.ledger.close(record, Outcome.COMPLETED, "x", "", now_s())
+
+    browser.play(story)
+
+
+def test_what_a_later_version_tells_of_a_call_shows_by_itself(
+    browser: Browser, stage: OperatedStage
+) -> None:
+    async def tell_more(route: Route) -> None:
+        call = await (await route.fetch()).json()
+        moments = [{"step": "lcp_open", "side": "backend", "at_s": 0.038, "detail": "MS-CHAPv2"}]
+        binding = {"whose": "backend's", "nonce_echoed": True}
+        call |= {"story": {"moments": moments, "user": "ada", "binding": binding}, "user": "ada"}
+        call |= {"likely": [{"cause": "wrong_hash", "seen_at": 3600}], "note": "<b>&amp;</b>"}
+        await route.fulfill(json=call)
+
+    async def story() -> None:
+        async with staged(stage), browser.page(stage) as page:
+            await page.route("**/api/v1/calls/1", tell_more)
+            record = open_record(stage, 0)
+            await page.get_by_role("button", name="1", exact=True).click()
+            detail = page.locator("#detail")
+            await expect(detail.locator(".story tr")).to_have_text("38 msbackendlcp openMS-CHAPv2")
+            await expect(detail.get_by_text("ada", exact=True)).to_have_count(1)
+            for text in ("backend's", "nonce echoed", "wrong hash", "1970-01-01", "<b>&amp;</b>"):
+                await expect(detail).to_contain_text(text)
+            stage.balancer.ledger.close(record, Outcome.COMPLETED, "x", "", now_s())
 
     browser.play(story)
 
@@ -316,7 +339,6 @@ def test_everything_has_a_name_and_the_documentation_obeys_the_policy(
                 await expect(heads.first).to_have_text("Backend")
                 formats = await page.evaluate(FORMATS)
                 assert formats == ["999 B", "1.50 MB", "250 µs", "12 ms", "2 d 3 h", "1 call"]
-                assert await page.evaluate(FACTS) == FACTS_SHOWN
             async with browser.page(stage, "/docs") as page:
                 await expect(page.get_by_role("heading", name="calls")).to_be_visible()
 
@@ -341,19 +363,3 @@ FORMATS = """async () => {
     calls(1),
   ];
 }"""
-FACTS = """async () => {
-  const { facts } = await import("/facts.js");
-  const shown = facts({
-    id: 1, packets_in: 1200, address_s: 0.25, is_proven: true, unknown: null, nothing: [],
-    several: ["a", "b"], "<b>": "<i>",
-    story: { moments: [{ step: "lcp_open", at_s: 0.002, detail: "" }] },
-  }, new Set(["id"]));
-  return [...shown.querySelectorAll("dt, th, td")].map((one) => one.textContent)
-    .concat([...shown.querySelectorAll(":scope > dd:not(.large)")].map((one) => one.textContent));
-}"""
-FACTS_SHOWN = [
-    *("packets in", "address", "is proven", "several", "<b>", "story", "moments"),
-    *("step", "at", "lcp_open", "2.0 ms"),
-    *("1,200", "250 ms", "yes", "a, b", "<i>"),
-]
-"""What a later version may add to a call shows by itself; what is empty does not."""

@@ -10,7 +10,7 @@ import { bar, openingOf, PHASES } from "./phases.js";
 // What has a place of its own in the panel; everything else is listed.
 const PLACED = new Set([
   "id", "call", "state", "started_at", "outcome", "reason", "detail", "phases", "tries", "client", "listener", "backend",
-  "bytes_in", "bytes_out", "duration_s", "mode", "relay_s", ...PHASES.map(([name]) => name),
+  "bytes_in", "bytes_out", "duration_s", "mode", "relay_s", "story", ...PHASES.map(([name]) => name),
 ]);
 
 export class Detail {
@@ -73,6 +73,7 @@ export class Detail {
       ),
       opening(call.phases),
       tries(call.tries),
+      story(call),
       rest(call),
     );
   }
@@ -107,8 +108,17 @@ function tries(asked) {
     "section",
     { "data-key": "tries" },
     el("h3", {}, "Backends that were asked"),
-    el("table", { class: "grid small" }, el("tbody", {}, asked.map((one) => el("tr", {}, el("th", { scope: "row" }, one.backend), el("td", {}, el("span", { class: "state", "data-tone": one.reason ? "bad" : "good" }, one.reason ? words(one.reason) : "took the call")), el("td", { class: "num" }, duration(one.seconds)))))),
+    el("table", { class: "grid small" }, el("tbody", {}, asked.map((one) => el("tr", {}, el("th", { scope: "row" }, one.backend), el("td", {}, el("span", { class: "state", "data-tone": one.reason ? "bad" : "good" }, one.reason ? words(one.reason) : "took the call"), one.why ? el("small", {}, one.why) : null), el("td", { class: "num" }, duration(one.seconds)))))),
   );
+}
+
+// What its packets told, step by step, where they were followed.
+function story(call) {
+  const moments = call.story?.moments ?? [];
+  const others = facts(call.story ?? {}, new Set(["moments", ...Object.keys(call)])); // said once is enough
+  if (!moments.length && !others) return null;
+  const rows = moments.map((one) => el("tr", {}, el("td", { class: "num" }, duration(one.at_s)), el("td", { class: "soft" }, one.side), el("td", {}, words(one.step), one.detail ? el("small", {}, one.detail) : null)));
+  return el("section", { "data-key": "story" }, el("h3", {}, "Story"), el("table", { class: "grid small story" }, el("tbody", {}, rows)), others);
 }
 
 function rest(call) {

@@ -13,6 +13,7 @@ export function facts(values, known = new Set()) {
   return el("dl", { class: "facts" }, rows.map(([name, value]) => [el("dt", { "data-key": `dt-${name}` }, labelOf(name)), el("dd", { "data-key": `dd-${name}`, class: isLarge(value) ? "large" : null }, shown(name, value))]));
 }
 
+const SLUG = /^[a-z0-9]+(_[a-z0-9]+)+$/;
 const isNothing = (value) => value === null || value === undefined || value === "" || (Array.isArray(value) && !value.length);
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 const isLarge = (value) => isObject(value) || (Array.isArray(value) && value.some(isObject)) || (typeof value === "string" && value.includes("\n"));
@@ -31,7 +32,8 @@ function shown(name, value) {
   }
   const text = String(value);
   if (text.includes("\n")) return el("pre", { tabindex: "0" }, text);
-  return /_(id|sha1|sha256)$|^cipher$/.test(name) ? el("code", {}, text) : text;
+  if (/_(id|sha1|sha256|hash)$|^cipher$/.test(name)) return el("code", {}, text);
+  return SLUG.test(text) ? words(text) : text;
 }
 
 function table(rows) {

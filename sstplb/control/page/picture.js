@@ -1,4 +1,5 @@
-// The picture: clients, listeners, backends, and what goes between them right now.
+// The picture: clients, listeners, backends, and what goes between them right now. It stands still
+// between two looks: a line that moves all the time costs the browser more than all the rest.
 //
 // A line's breadth says how much flows (logarithmically), its colour what the backend is like;
 // numbers stand where a line arrives. Everything shown here stands in the tables, too.
@@ -14,8 +15,7 @@ const ROOMY_MAX = 7; // more nodes in a column than this are drawn densely
 const HEAD = 30;
 const BETWEEN_POOLS = 30;
 const LEAD = 84; // a line's straight end, where its numbers stand
-const FLOWING = 200; // bytes per second that make a line move
-const ANIMATED_MAX = 16;
+const FLOWING = 200; // bytes per second that count: below are hellos and the like
 
 // From what clients speak to what the backends hear.
 const LEGS = {
@@ -30,13 +30,12 @@ export function drawPicture(history) {
   const width = Math.max(560, place.clientWidth);
   const plan = layOut(overview, width);
   const ways = overview.listeners.flatMap((listener) => waysOf(plan, listener, history));
-  const moving = ways.filter((way) => way.flow >= FLOWING).length <= ANIMATED_MAX;
   show(
     place,
     svg(
       "svg",
       { viewBox: `0 0 ${width} ${plan.height}`, width, height: plan.height, role: "group", "aria-label": summary(overview) },
-      svg("g", { "aria-hidden": "true" }, heads(plan, overview), arrivals(plan, history, moving), ways.map((way) => line(way, moving))),
+      svg("g", { "aria-hidden": "true" }, heads(plan, overview), arrivals(plan, history), ways.map(line)),
       clients(plan, overview),
       overview.listeners.map((listener) => listenerNode(plan, listener)),
       plan.pools.map((pool) => svg("text", { class: "p-pool", x: pool.x, y: pool.y, "data-key": `pool-${pool.name}` }, pool.title)),
@@ -113,32 +112,28 @@ function path(from, to) {
 
 const breadthOf = (flow) => (flow < FLOWING ? 1.25 : Math.min(8, 1.25 + 1.1 * Math.log10(flow / 100)));
 
-function line(way, moving) {
-  const parts = [
-    svg("path", {
-      class: "p-line", d: path(way.from, way.to), "data-tone": way.tone, "data-open": way.isOpen ? "yes" : "no",
-      "data-calls": way.calls ? "yes" : "no", style: { strokeWidth: breadthOf(way.flow).toFixed(2) },
-    }),
-  ];
-  if (moving && way.flow >= FLOWING) parts.push(svg("path", { class: "p-flow", d: path(way.from, way.to), "data-tone": way.tone }));
-  return svg("g", { "data-key": way.key }, parts);
+function line(way) {
+  return svg("path", {
+    class: "p-line", "data-key": way.key, d: path(way.from, way.to), "data-tone": way.tone, "data-open": way.isOpen ? "yes" : "no",
+    "data-calls": way.calls ? "yes" : "no", style: { strokeWidth: breadthOf(way.flow).toFixed(2) },
+  });
 }
 
-function arrivals(plan, history, moving) {
+function arrivals(plan, history) {
   return history.latest.listeners.map((listener) => {
     const to = plan.listeners.get(listener.name);
     const [read_in, read_out] = [ofListener(listener.name, "bytes_in"), ofListener(listener.name, "bytes_out")];
     const [in_s, out_s] = [history.perSecond(read_in), history.perSecond(read_out)];
     const isOpen = listener.standing === "active" && listener.accepting;
     const way = { key: `>${listener.name}`, from: plan.clients, to, flow: in_s + out_s, calls: listener.calls, tone: isOpen ? "good" : "care", isOpen };
-    return svg("g", { "data-key": `arrival-${listener.name}` }, line(way, moving), numbers(to, listener.calls, in_s, out_s));
+    return svg("g", { "data-key": `arrival-${listener.name}` }, line(way), numbers(to, listener.calls, in_s, out_s));
   });
 }
 
 // What arrives at a node: calls above the line, rates below it.
 function numbers(to, running, in_s, out_s) {
   const [x, y] = [to.x - 9, to.y + to.height / 2];
-  const isIdle = in_s + out_s < FLOWING; // hellos and the like
+  const isIdle = in_s + out_s < FLOWING;
   return [
     svg("text", { class: "p-calls", x, y: y - 8, "text-anchor": "end", "data-idle": running ? "no" : "yes" }, running ? calls(running) : "no calls"),
     isIdle ? null : svg("text", { class: "p-rate", x, y: y + 17, "text-anchor": "end" }, `↑ ${rate(in_s)}`),
