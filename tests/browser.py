@@ -28,8 +28,8 @@ class Browser:
     """Chromium, and the loop in which it is spoken to."""
 
     def __init__(self) -> None:
-        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        self._runner.run(self._start())
+        self._loop = uvloop.new_event_loop()
+        self._loop.run_until_complete(self._start())
 
     async def _start(self) -> None:
         self._playwright = await async_playwright().start()
@@ -39,9 +39,10 @@ class Browser:
 
     def close(self) -> None:
         """End both."""
-        self._runner.run(self._chromium.close())
-        self._runner.run(self._playwright.stop())
-        self._runner.close()
+        self._loop.run_until_complete(self._chromium.close())
+        self._loop.run_until_complete(self._playwright.stop())
+        # No asyncio.Runner: with uvloop, its end now and then waits for the executor for ever.
+        self._loop.close()
 
     def play(self, story: Callable[[], Awaitable[None]], limit_s: float = 50.0) -> None:
         """Play a story with pages."""
@@ -50,7 +51,7 @@ class Browser:
             async with asyncio.timeout(limit_s):
                 await story()
 
-        self._runner.run(whole())
+        self._loop.run_until_complete(whole())
 
     @contextlib.asynccontextmanager
     async def page(
@@ -64,9 +65,7 @@ class Browser:
             if message.type in ("error", "warning") and not is_network:
                 complaints.append(message.text)
 
-        context = await self._chromium.new_context(
-            reduced_motion="reduce", timezone_id="UTC", **context_options
-        )
+        context = await self._chromium.new_context(timezone_id="UTC", **context_options)
         context.set_default_timeout(PATIENCE_MS)
         try:
             page = await context.new_page()

@@ -292,6 +292,8 @@ def test_what_a_later_version_tells_of_a_call_shows_by_itself(
         moments = [{"step": "lcp_open", "side": "backend", "at_s": 0.038, "detail": "MS-CHAPv2"}]
         binding = {"whose": "backend's", "nonce_echoed": True}
         call |= {"story": {"moments": moments, "user": "ada", "binding": binding}, "user": "ada"}
+        causes = {"cause": "wrong_hash", "sentence": "It expects another.", "remedy": "Tell it."}
+        call["diagnoses"] = [{**causes, "evidence": ["expected AB"]}]
         call |= {"likely": [{"cause": "wrong_hash", "seen_at": 3600}], "note": "<b>&amp;</b>"}
         await route.fulfill(json=call)
 
@@ -303,8 +305,12 @@ def test_what_a_later_version_tells_of_a_call_shows_by_itself(
             detail = page.locator("#detail")
             await expect(detail.locator(".story tr")).to_have_text("38 msbackendlcp openMS-CHAPv2")
             await expect(detail.get_by_text("ada", exact=True)).to_have_count(1)
+            await expect(detail.locator(".diagnosis")).to_have_text(
+                "It expects another.Tell it.expected AB"
+            )
             for text in ("backend's", "nonce echoed", "wrong hash", "1970-01-01", "<b>&amp;</b>"):
                 await expect(detail).to_contain_text(text)
+            await page.unroute_all(behavior="wait")
             stage.balancer.ledger.close(record, Outcome.COMPLETED, "x", "", now_s())
 
     browser.play(story)
@@ -335,6 +341,8 @@ def test_everything_has_a_name_and_the_documentation_obeys_the_policy(
                 assert await page.evaluate(NAMELESS) == []
                 for landmark in ("header", "main", "[role=search]"):
                     await expect(page.locator(landmark)).to_have_count(1)
+                # The last rules of the style sheet hold: none before them was left open.
+                await expect(page.locator("#said")).to_have_css("position", "fixed")
                 heads = page.locator("#backends").get_by_role("columnheader")
                 await expect(heads.first).to_have_text("Backend")
                 formats = await page.evaluate(FORMATS)

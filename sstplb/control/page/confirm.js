@@ -21,7 +21,6 @@ export function confirm({ title, text, yes, isDanger = false, choice = null, run
   byId("confirm-choice").hidden = choice === null;
   setText(byId("confirm-choice-label"), choice?.label ?? "");
   select.replaceChildren(...(choice?.options ?? []).map(([value, said]) => new Option(said, value)));
-  const opener = document.activeElement;
   button.onclick = async () => {
     button.disabled = true;
     error.hidden = true;
@@ -36,7 +35,6 @@ export function confirm({ title, text, yes, isDanger = false, choice = null, run
     }
   };
   byId("confirm-no").onclick = () => dialog.close();
-  dialog.onclose = () => opener?.isConnected && opener.focus();
   dialog.showModal();
   byId("confirm-no").focus();
 }

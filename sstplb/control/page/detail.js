@@ -10,7 +10,7 @@ import { bar, openingOf, PHASES } from "./phases.js";
 // What has a place of its own in the panel; everything else is listed.
 const PLACED = new Set([
   "id", "call", "state", "started_at", "outcome", "reason", "detail", "phases", "tries", "client", "listener", "backend",
-  "bytes_in", "bytes_out", "duration_s", "mode", "relay_s", "story", ...PHASES.map(([name]) => name),
+  "bytes_in", "bytes_out", "duration_s", "mode", "relay_s", "story", "diagnosis", "diagnoses", ...PHASES.map(([name]) => name),
 ]);
 
 export class Detail {
@@ -65,6 +65,7 @@ export class Detail {
       head(call.id, call.state === "running"),
       el("p", { class: "sentence" }, el("span", { class: "state", "data-tone": tone }, text), call.outcome ? el("span", { class: "soft" }, ` ${words(call.outcome)}`) : null),
       call.detail ? el("p", { class: "why", "data-tone": tone }, call.detail) : null,
+      (call.diagnoses ?? []).map(diagnosis),
       el("ol", { class: "way", "aria-label": "The way of this call" }, [call.client, call.listener, call.backend ?? "no backend"].map((one, n) => el("li", {}, el("small", {}, ["client", `listener, ${call.mode}`, "backend"][n]), one))),
       el(
         "dl",
@@ -109,6 +110,17 @@ function tries(asked) {
     { "data-key": "tries" },
     el("h3", {}, "Backends that were asked"),
     el("table", { class: "grid small" }, el("tbody", {}, asked.map((one) => el("tr", {}, el("th", { scope: "row" }, one.backend), el("td", {}, el("span", { class: "state", "data-tone": one.reason ? "bad" : "good" }, one.reason ? words(one.reason) : "took the call"), one.why ? el("small", {}, one.why) : null), el("td", { class: "num" }, duration(one.seconds)))))),
+  );
+}
+
+// What was wrong, and the way out.
+function diagnosis({ cause, sentence, remedy, evidence }) {
+  return el(
+    "section",
+    { class: "diagnosis", "data-key": cause },
+    el("h3", {}, sentence),
+    remedy ? el("p", {}, remedy) : null,
+    evidence.length ? el("ul", {}, evidence.map((one) => el("li", {}, one))) : null,
   );
 }
 
