@@ -10,7 +10,7 @@ from pathlib import Path
 from time import monotonic as now
 
 from sstplb.balance.pool import Place, Pool
-from sstplb.config import schema
+from sstplb.config import quantities, schema
 from sstplb.errors import HeadError, NoBackendAvailableError, SstplbError
 from sstplb.net import tcp
 from sstplb.net.dial import Way, dial
@@ -95,5 +95,5 @@ async def receive_head(leg: Leg, reader: HeadReader[HeadT]) -> HeadT:
 if __name__ == "__main__":
     where, chain, key, *others = sys.argv[1:]
     pair = schema.CertificateFiles(chain=Path(chain), key=Path(key))
-    endpoint = schema.parse_endpoint(where)
+    endpoint = quantities.parse_endpoint(where)
     asyncio.run(Balancer(pair, others).listen((endpoint.host, endpoint.port or 443)))

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sstplb.config.schema import parse_endpoint
+from sstplb.config.quantities import parse_endpoint
 from sstplb.lab.pki import Issued
 from tests.characters import LIMIT_S, Client, Stage
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, PlainSerializer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from sstplb.config import schema
+from sstplb.config import quantities, schema
 
 WIDTH = 96
 _EXAMPLE = """\
@@ -189,12 +189,12 @@ def _shown_kind(field: FieldInfo) -> str:
         if issubclass(kind, StrEnum):
             return f"One of {', '.join(f'`{choice}`' for choice in kind)}. "
     units = [part.func for part in parts if isinstance(part, PlainSerializer)]
-    if schema.format_duration in units:
+    if quantities.format_duration in units:
         return "A duration, such as `10s`, `500ms` or `2m`. "
-    if schema.format_size in units:
+    if quantities.format_size in units:
         return "A size, such as `16KiB` or `1MiB`. "
-    if schema.format_workers in units:
-        return f"`auto`, or a whole number from 1 to {schema.WORKERS_MAX}. "
+    if quantities.format_workers in units:
+        return f"`auto`, or a whole number from 1 to {quantities.WORKERS_MAX}. "
     if bool in kinds:
         return "`true` or `false`. "
     if int in kinds or float in kinds:

@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Protocol
 
-from sstplb.config import document, schema
+from sstplb.config import document, quantities
+from sstplb.config.quantities import Endpoint
 from sstplb.config.schema import (
     Admin,
     Backend,
     Check,
     CheckMethod,
     Config,
-    Endpoint,
     Listener,
     Mode,
     Pool,
@@ -376,4 +376,4 @@ def _judge_secret(secret: Secret | None, path: document.Path, report: Report) ->
 
 
 def _text(seconds: float) -> str:
-    return schema.format_duration(seconds)
+    return quantities.format_duration(seconds)

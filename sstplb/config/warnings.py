@@ -8,7 +8,7 @@ who sets something believes that it does something).
 from collections.abc import Iterator
 from ipaddress import ip_address
 
-from sstplb.config import schema
+from sstplb.config import quantities, schema
 from sstplb.config.judge import call_pools_of, pools_of
 from sstplb.config.schema import (
     Admin,
@@ -264,4 +264,4 @@ def _idle_knobs(check: Check) -> Iterator[str]:
 
 
 def _text(seconds: float) -> str:
-    return schema.format_duration(seconds)
+    return quantities.format_duration(seconds)

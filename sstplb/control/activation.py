@@ -15,7 +15,8 @@ from collections.abc import MutableMapping
 
 import structlog
 
-from sstplb.config.schema import Config, Endpoint
+from sstplb.config.quantities import Endpoint
+from sstplb.config.schema import Config
 
 FIRST_DESCRIPTOR = 3
 

@@ -26,6 +26,7 @@ from sstplb.balance.admission import Admission
 from sstplb.balance.backend import Backend
 from sstplb.balance.health import Flip, FlipKind
 from sstplb.config import schema
+from sstplb.config.quantities import Endpoint
 from sstplb.config.schema import OnDown, Standing
 from sstplb.control.booking import Booking
 from sstplb.control.checker import Checker
@@ -56,7 +57,7 @@ class Balancer:
     def __init__(
         self,
         prepared: Prepared,
-        inherited: Mapping[schema.Endpoint, socket.socket] = MappingProxyType({}),
+        inherited: Mapping[Endpoint, socket.socket] = MappingProxyType({}),
     ) -> None:
         """``inherited``: listening sockets of another process, by configured address."""
         self.prepared = prepared
@@ -74,7 +75,7 @@ class Balancer:
         self._cut: set[int] = set()
         """Calls that still ran when the time for stopping was over."""
         self._paused = False
-        self._bound: dict[schema.Endpoint, socket.socket] = {}
+        self._bound: dict[Endpoint, socket.socket] = {}
         self.plan: Plan = lay_out(prepared)
         self._checker = self._new_checker()
         count = prepared.config.workers_count
@@ -118,7 +119,7 @@ class Balancer:
         try:
             listener.reopen()
         except OSError as error:
-            address = schema.Endpoint(*listener.address)
+            address = Endpoint(*listener.address)
             raise ConflictError(f"cannot listen on {address}: {_in_words(error)}") from error
         self._crew_changed()
 
@@ -240,13 +241,13 @@ class Balancer:
         for call in calls:
             call.end(why)
 
-    def _bind(self, config: schema.Config) -> dict[schema.Endpoint, socket.socket]:
+    def _bind(self, config: schema.Config) -> dict[Endpoint, socket.socket]:
         """Return a listening socket for each configured address that has none yet.
 
         Raises ConfigError with every address that cannot be bound; then none stays open.
         """
         known = {listener.service.listener.address for listener in self.listeners.values()}
-        bound: dict[schema.Endpoint, socket.socket] = {}
+        bound: dict[Endpoint, socket.socket] = {}
         problems: list[Problem] = []
         for number, wanted in enumerate(config.listeners):
             address = wanted.address
@@ -265,9 +266,7 @@ class Balancer:
             raise ConfigError(problems)
         return bound
 
-    def _adopt(
-        self, bound: dict[schema.Endpoint, socket.socket], draining: Collection[str] = ()
-    ) -> None:
+    def _adopt(self, bound: dict[Endpoint, socket.socket], draining: Collection[str] = ()) -> None:
         """Give every listener of the plan its service; close those that are not in it.
 
         ``draining``: names of new ones that are not to accept.
@@ -333,7 +332,7 @@ class Balancer:
             self.crew.carry(sock, booking)
 
     def _say_listening(self, listener: Listener) -> None:
-        config, address = listener.service.listener, schema.Endpoint(*listener.address)
+        config, address = listener.service.listener, Endpoint(*listener.address)
         log.info(
             "listening",
             message=f"{config.name}: {config.mode} on {address} → pool {config.pool}",
@@ -384,7 +383,7 @@ class Balancer:
         self.endings.forget(booking.record.id)
 
 
-def _close_all(bound: dict[schema.Endpoint, socket.socket]) -> None:
+def _close_all(bound: dict[Endpoint, socket.socket]) -> None:
     for sock in bound.values():
         sock.close()
 

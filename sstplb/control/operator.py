@@ -33,6 +33,7 @@ from sstplb.account.metrics import Measured
 from sstplb.account.record import Outcome, Record
 from sstplb.balance.backend import Backend
 from sstplb.config import loader, schema
+from sstplb.config.quantities import Endpoint
 from sstplb.config.schema import LogLevel, Mode, Standing
 from sstplb.control import drift, views
 from sstplb.control.balancer import Balancer
@@ -591,7 +592,7 @@ class Operator:
                 )
         return number
 
-    def listening(self) -> dict[schema.Endpoint, socket.socket]:
+    def listening(self) -> dict[Endpoint, socket.socket]:
         """Return the sockets that accept calls, by configured address (``takeover.Leaving``)."""
         listeners = self._balancer.listeners.values()
         return {listener.service.listener.address: listener.sock for listener in listeners}

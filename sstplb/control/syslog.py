@@ -22,7 +22,8 @@ from typing import Any
 
 import structlog
 
-from sstplb.config.schema import Endpoint, SyslogFacility, SyslogServer
+from sstplb.config.quantities import Endpoint, SyslogServer
+from sstplb.config.schema import SyslogFacility
 from sstplb.net import tcp
 
 LINES_MAX = 1000

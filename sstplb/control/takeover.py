@@ -31,7 +31,8 @@ from typing import Protocol
 
 import structlog
 
-from sstplb.config.schema import Config, Endpoint
+from sstplb.config.quantities import Endpoint
+from sstplb.config.schema import Config
 from sstplb.control.activation import take_activated
 from sstplb.control.channel import Channel, Message
 from sstplb.control.plan import Plan

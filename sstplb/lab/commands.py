@@ -18,18 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sstplb.balance.health import apply_preset
-from sstplb.config import schema
-from sstplb.config.schema import (
-    Check,
-    CheckMethod,
-    CheckPreset,
-    Endpoint,
-    PoolTls,
-    Secret,
-    Transport,
-    Verify,
-    parse_endpoint,
-)
+from sstplb.config import quantities, schema
+from sstplb.config.quantities import Endpoint, parse_endpoint
+from sstplb.config.schema import Check, CheckMethod, CheckPreset, PoolTls, Secret, Transport, Verify
 from sstplb.control.ctl import group, rolling
 from sstplb.control.run import ExitCode
 from sstplb.errors import AskError, ConfigError
@@ -96,7 +87,7 @@ Size = Annotated[
     typer.Option(
         help="Bytes to send through the tunnel and expect back, e.g. 1MiB.",
         metavar="SIZE",
-        parser=schema.parse_size,
+        parser=quantities.parse_size,
     ),
 ]
 Duration = Annotated[
@@ -104,7 +95,7 @@ Duration = Annotated[
     typer.Option(
         help="How long to stay afterwards, e.g. 10s.",
         metavar="TIME",
-        parser=schema.parse_duration,
+        parser=quantities.parse_duration,
     ),
 ]
 

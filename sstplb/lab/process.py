@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import yaml
 
-from sstplb.config.schema import parse_endpoint
+from sstplb.config.quantities import parse_endpoint
 from sstplb.net.tcp import Address
 from sstplb.tls.certificate import Certificate
 

@@ -35,7 +35,7 @@ import structlog
 
 from sstplb import __version__
 from sstplb.account.record import Record
-from sstplb.config import schema
+from sstplb.config import quantities, schema
 from sstplb.errors import CaptureError, PacketError
 from sstplb.net.relay import Relay
 from sstplb.protocol import pcapng
@@ -295,7 +295,7 @@ class Capture:
         if self.ended_because:
             return False
         if self.bytes + len(block) > self._bytes_max:
-            self.stop(f"its {schema.format_size(self._bytes_max)} are full")
+            self.stop(f"its {quantities.format_size(self._bytes_max)} are full")
             return False
         self.bytes += len(block)
         self._waiting.append(block)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
-from sstplb.control.admin.api import CallShape
+from sstplb.control.admin.shapes import CallShape
 from sstplb.control.views import Overview
 from sstplb.lab.pki import Issued, LabPki
 from tests.characters import packets, play, staged

@@ -8,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from sstplb.config.schema import Standing
-from sstplb.control.admin.api import RolloutPage
+from sstplb.control.admin.shapes import RolloutPage
 from sstplb.lab.pki import Issued, LabPki
 from sstplb.tls.certificate import now_utc
 from tests.characters import SERVER_NAME, play, staged

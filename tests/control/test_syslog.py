@@ -13,7 +13,8 @@ import pytest
 import structlog
 
 from sstplb.config.loader import parse
-from sstplb.config.schema import Log, SyslogFacility, parse_syslog
+from sstplb.config.quantities import parse_syslog
+from sstplb.config.schema import Log, SyslogFacility
 from sstplb.control import syslog
 from sstplb.control.logs import Logs
 from sstplb.errors import ConfigError

@@ -10,7 +10,7 @@ import pytest
 from sstplb.account.exposition import log_fields, log_line
 from sstplb.account.record import Record
 from sstplb.config.schema import Standing
-from sstplb.control.admin.api import CallShape
+from sstplb.control.admin.shapes import CallShape
 from sstplb.control.views import call_view
 from sstplb.lab.pki import Issued, LabPki
 from sstplb.protocol.ppp_peer import Authentication

@@ -1,17 +1,18 @@
 """The API's application: its routes, its page, its description, and how it says that it cannot.
 
 FastAPI gives the description (``/openapi.json``) and judges what comes in. What goes out is made
-by ``Reply`` from the shapes that are declared beside each route. Handlers are thin: they name what
-is asked for and hand it to the ``Operator``. All are ``async`` on purpose, for a plain function
-would run in a thread beside the event loop that carries the calls.
+by ``Reply`` from the shapes (``shapes.py``) that are named beside each route. Handlers are thin:
+they name what is asked for and hand it to the ``Operator``. All are ``async`` on purpose, for a
+plain function would run in a thread beside the event loop that carries the calls.
 
 Nothing is loaded from elsewhere: the page (``control/page``) and the documentation are files of
 ours, read once, at the start.
 """
 
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import structlog
 from fastapi import FastAPI, Request
@@ -28,7 +29,9 @@ from sstplb.errors import ConfigError, OperatorError
 
 DOCS = Path(__file__).parent / "docs"
 PAGE = Path(__file__).parent.parent / "page"
-_CODES: Mapping[int, str] = api.CODES
+CODES: Mapping[int, str] = MappingProxyType({404: "not_found", 405: "method_not_allowed"})
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 log = structlog.get_logger()
 
@@ -88,7 +91,7 @@ async def _request_error(_request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    code = _CODES.get(error.status_code, "http_error")
+    code = CODES.get(error.status_code, "http_error")
     message = f"{request.method} {request.url.path}: {str(error.detail).lower()}; see /docs"
     response = failure(error.status_code, code, message)
     response.headers.update(error.headers or {})
@@ -116,7 +119,7 @@ def _serve_files(app: FastAPI, root: str, directory: Path) -> None:
         app.add_route(where, _file(path), ["GET"], include_in_schema=False)
 
 
-def _file(path: Path) -> "api.Handler":
+def _file(path: Path) -> Handler:
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     content = path.read_bytes()
 

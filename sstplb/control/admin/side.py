@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sstplb.config.schema import Admin, Endpoint
+from sstplb.config.quantities import Endpoint
+from sstplb.config.schema import Admin
 from sstplb.control.admin.access import Access
 from sstplb.control.operator import Operator
 from sstplb.control.plan import Prepared

@@ -10,7 +10,8 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sstplb.config.schema import LogLevel, Standing, parse_duration
+from sstplb.config.quantities import parse_duration
+from sstplb.config.schema import LogLevel, Standing
 from sstplb.control.ctl import tables
 from sstplb.control.ctl.api import Api
 from sstplb.control.ctl.draining import Patience, wait_until_empty

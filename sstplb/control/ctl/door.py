@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from sstplb.config import document
-from sstplb.config.schema import Admin, Endpoint, Secret
+from sstplb.config.quantities import Endpoint
+from sstplb.config.schema import Admin, Secret
 from sstplb.errors import CertificateError, ConfigError, NotAdmittedError, Problem, UnreachableError
 from sstplb.tls.certificate import read_secret
 

@@ -9,7 +9,8 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from sstplb.config.schema import Endpoint, Standing, parse_endpoint
+from sstplb.config.quantities import Endpoint, parse_endpoint
+from sstplb.config.schema import Standing
 from sstplb.control.ctl import tables
 from sstplb.control.ctl.doing import Name
 from sstplb.control.ctl.group import Asked, asked

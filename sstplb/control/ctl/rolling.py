@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from sstplb.config.schema import Sha256Hex
+from sstplb.config.quantities import Sha256Hex
 from sstplb.control.ctl import tables
 from sstplb.control.ctl.group import Asked, asked
 from sstplb.control.ctl.names import find_backend

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sstplb.config.schema import CertificateFiles, Endpoint, Mode, parse_endpoint
+from sstplb.config.quantities import Endpoint, parse_endpoint
+from sstplb.config.schema import CertificateFiles, Mode
 from sstplb.control.ctl.door import PLACES
 from sstplb.control.files import replace_file
 from sstplb.control.first.rras import explain

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sstplb.config import document, loader
-from sstplb.config.schema import Endpoint, Mode
+from sstplb.config.quantities import Endpoint
+from sstplb.config.schema import Mode
 from sstplb.control.plan import Prepared, prepare
 from sstplb.errors import ConfigError
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sstplb.config.schema import parse_duration
+from sstplb.config.quantities import parse_duration
 from sstplb.control.ctl import door
 from sstplb.control.ctl.api import Api
 from sstplb.control.ctl.group import Ca, Conf, Socket, TokenFile, Url, console, fail, told

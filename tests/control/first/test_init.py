@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from sstplb.cli import app
 from sstplb.config.loader import load
-from sstplb.config.schema import Endpoint, Mode
+from sstplb.config.quantities import Endpoint
+from sstplb.config.schema import Mode
 from sstplb.control.first.commands import parse_server
 from sstplb.control.first.text import Server, Wanted, compose
 from sstplb.errors import CertificateError, ConfigError
