@@ -21,7 +21,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from sstplb.config import loader, schema
+from sstplb.config.schema import LogLevel, Standing
 from sstplb.control.files import replace_file
+from sstplb.control.plan import Plan
 from sstplb.errors import ConfigError, ConflictError
 
 WIDTH_MAX = 1 << 20
@@ -35,6 +37,19 @@ class Difference:
     path: str
     before: Any
     after: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What reloading the file would do, or did."""
+
+    problems: tuple[str, ...]
+    """Why it cannot be used; empty: it can."""
+    warnings: tuple[str, ...]
+    changes: tuple[Difference, ...]
+    """Between the file as it was loaded and as it is now."""
+    drift_lost: tuple[Difference, ...]
+    """What was changed at run time and will not be any more: from running to file."""
 
 
 def plain(config: schema.Config) -> dict[str, Any]:
@@ -70,6 +85,59 @@ def _by_name(value: Any) -> Any:
 
 def _is_named(item: Any) -> bool:
     return isinstance(item, dict) and "name" in item
+
+
+# --- what is lived, and what a reload would leave of it ----------------------------------------
+
+
+def standings(config: schema.Config) -> dict[tuple[str, str], str]:
+    """Return the standing a configuration gives each backend, by pool and name, as its word."""
+    return {
+        (name, backend.name): str(backend.standing)
+        for name, pool in config.pools.items()
+        for backend in pool.backends
+    }
+
+
+def lived(config: schema.Config, plan: Plan, level: LogLevel) -> schema.Config:
+    """Return a configuration as it is lived: with today's standings and log level."""
+    today = {
+        (name, backend.name): backend.standing
+        for name, checks in plan.checks.items()
+        for backend in checks.pool.backends
+    }
+    log = config.log.model_copy(update={"level": level})
+    return _with_standings(config, today).model_copy(update={"log": log})
+
+
+def after_reload(new: schema.Config, plan: Plan) -> schema.Config:
+    """Return what would be running after a reload: standings survive where they may."""
+    kept: dict[tuple[str, str], Standing] = {}
+    for name, checks in plan.checks.items():
+        filed = new.pools[name].backends if name in new.pools else ()
+        for backend in checks.pool.backends:
+            for config in filed:
+                is_it = (config.name, config.address) == (backend.name, backend.config.address)
+                if is_it and config.standing is backend.config.standing:
+                    kept[name, backend.name] = backend.standing
+    return _with_standings(new, kept)
+
+
+def _with_standings(
+    config: schema.Config, standings: Mapping[tuple[str, str], Standing]
+) -> schema.Config:
+    pools = {
+        name: pool.model_copy(
+            update={
+                "backends": tuple(
+                    b.model_copy(update={"standing": standings.get((name, b.name), b.standing)})
+                    for b in pool.backends
+                )
+            }
+        )
+        for name, pool in config.pools.items()
+    }
+    return config.model_copy(update={"pools": pools})
 
 
 # --- writing back -----------------------------------------------------------------------------

@@ -15,13 +15,12 @@ Operations that wait go one after another: two reloads never interleave.
 
 import asyncio
 import contextlib
-import ipaddress
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 import yaml
@@ -39,13 +38,15 @@ from sstplb.control import drift, views
 from sstplb.control.balancer import Balancer
 from sstplb.control.booking import Booking
 from sstplb.control.cost import CostMeter
-from sstplb.control.drift import Difference
+from sstplb.control.doors import Doors, NoDoors
+from sstplb.control.drift import Difference, Review
 from sstplb.control.events import EventLog
 from sstplb.control.logs import Logs
 from sstplb.control.manager import ServiceManager
 from sstplb.control.metrics import Tally, measure
 from sstplb.control.plan import PooledChecks, Prepared, all_warnings, prepare
 from sstplb.control.rollout import PoolRollout, rollout
+from sstplb.control.selection import Matcher, Selection
 from sstplb.control.state import Keeper, State, state_of
 from sstplb.control.takeover import Place, hand_over
 from sstplb.control.views import (
@@ -54,6 +55,7 @@ from sstplb.control.views import (
     CertificateView,
     ListenerView,
     Overview,
+    Remembered,
     Volumes,
 )
 from sstplb.errors import (
@@ -76,81 +78,6 @@ END_WAIT_S = 2.0
 GB = 1_000_000_000
 
 log = structlog.get_logger()
-
-
-class Doors(Protocol):
-    """The admin side's sockets, which a reload may change."""
-
-    def open(self, prepared: Prepared) -> None:
-        """Bind what is new. Raises ConfigError, and then nothing has changed."""
-
-    def settle(self, prepared: Prepared | None) -> None:
-        """Let what was opened serve and what is no longer wanted go; None: as it was before."""
-
-    def sockets(self) -> dict[Place, socket.socket]:
-        """Return them, to be shared with another process."""
-
-    def leave(self) -> None:
-        """Let go of them, for another process serves there."""
-
-
-class NoDoors:
-    """The admin side of a balancer that has none."""
-
-    def open(self, prepared: Prepared) -> None:
-        """Nothing to bind."""
-
-    def settle(self, prepared: Prepared | None) -> None:
-        """Nothing to swap."""
-
-    def sockets(self) -> dict[Place, socket.socket]:
-        """There are none."""
-        return {}
-
-    def leave(self) -> None:
-        """Nothing to let go."""
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which calls to list."""
-
-    state: str = "all"
-    """``running``, ``ended``, ``failed`` (ended, and not well) or ``all``."""
-    listener: str | None = None
-    pool: str | None = None
-    backend: str | None = None
-    client: str | None = None
-    """An address or a network."""
-    text: str | None = None
-    """Some text in client, server name, backend, correlation id, reason, detail, or in
-    what the story tells of who calls."""
-    limit: int = 200
-    offset: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Review:
-    """What reloading the file would do, or did."""
-
-    problems: tuple[str, ...]
-    """Why it cannot be used; empty: it can."""
-    warnings: tuple[str, ...]
-    changes: tuple[Difference, ...]
-    """Between the file as it was loaded and as it is now."""
-    drift_lost: tuple[Difference, ...]
-    """What was changed at run time and will not be any more: from running to file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """One client that affinity remembers."""
-
-    client: str
-    backend: str
-    pinned: bool
-    expires_in_s: float | None
-    """null: not while it is pinned or has calls."""
 
 
 class Operator:
@@ -214,7 +141,7 @@ class Operator:
                 for name, listener in balancer.listeners.items()
             ),
             pools=tuple(
-                views.pool_view(checks, self._standings_in_file(), self.started_at)
+                views.pool_view(checks, drift.standings(self._filed), self.started_at)
                 for checks in balancer.plan.checks.values()
             ),
             ways=views.way_views(balancer.listeners, volumes),
@@ -232,7 +159,7 @@ class Operator:
     def backend(self, pool: str, name: str) -> BackendView:
         """Return one backend. Raises UnknownThingError."""
         checks, backend = self._find(pool, name)
-        filed = self._standings_in_file().get((pool, name))
+        filed = drift.standings(self._filed).get((pool, name))
         return views.backend_view(checks, backend, filed, self.started_at)
 
     def calls(self, wanted: Selection) -> tuple[int, list[CallView]]:
@@ -240,7 +167,7 @@ class Operator:
 
         Raises BadRequestError.
         """
-        is_wanted = _Matcher(wanted)
+        is_wanted = Matcher(wanted)
         found = [record for record in self._records(wanted.state) if is_wanted(record)]
         page = found[wanted.offset : wanted.offset + wanted.limit]
         running = self._running_calls()
@@ -730,40 +657,15 @@ class Operator:
     def _running_calls(self) -> dict[int, Booking]:
         return {c.record.id: c for c in self._balancer.calls() if c.record.outcome is None}
 
-    def _standings_in_file(self) -> Mapping[tuple[str, str], str]:
-        return {
-            (name, backend.name): str(backend.standing)
-            for name, pool in self._filed.pools.items()
-            for backend in pool.backends
-        }
-
     def _running(self) -> schema.Config:
-        """Return the configuration as it is lived: with today's standings and log level."""
-        config = self._balancer.prepared.config
-        standings = {
-            (name, backend.name): backend.standing
-            for name, checks in self._balancer.plan.checks.items()
-            for backend in checks.pool.backends
-        }
-        level = config.log.model_copy(update={"level": self._logs.level})
-        return _with_standings(config, standings).model_copy(update={"log": level})
-
-    def _after_reload(self, new: schema.Config) -> schema.Config:
-        """Return what would be running after a reload: standings survive where they may."""
-        kept: dict[tuple[str, str], Standing] = {}
-        for name, checks in self._balancer.plan.checks.items():
-            filed = new.pools[name].backends if name in new.pools else ()
-            for backend in checks.pool.backends:
-                for config in filed:
-                    is_it = (config.name, config.address) == (backend.name, backend.config.address)
-                    if is_it and config.standing is backend.config.standing:
-                        kept[name, backend.name] = backend.standing
-        return _with_standings(new, kept)
+        """Return the configuration as it is lived."""
+        config, plan = self._balancer.prepared.config, self._balancer.plan
+        return drift.lived(config, plan, self._logs.level)
 
     def _review(self, prepared: Prepared) -> Review:
         new, running = prepared.config, self._running()
         drifted = {difference.path for difference in drift.differences(self._filed, running)}
-        lost = drift.differences(running, self._after_reload(new))
+        lost = drift.differences(running, drift.after_reload(new, self._balancer.plan))
         return Review(
             (),
             tuple(map(str, all_warnings(prepared))),
@@ -816,68 +718,5 @@ def _path(pool: str, backend: str) -> str:
     return f"pools.{pool}.backends.{backend}"
 
 
-def _with_standings(
-    config: schema.Config, standings: Mapping[tuple[str, str], Standing]
-) -> schema.Config:
-    pools = {
-        name: pool.model_copy(
-            update={
-                "backends": tuple(
-                    b.model_copy(update={"standing": standings.get((name, b.name), b.standing)})
-                    for b in pool.backends
-                )
-            }
-        )
-        for name, pool in config.pools.items()
-    }
-    return config.model_copy(update={"pools": pools})
-
-
 def _per_gb(cpu_s: float, moved: int) -> float | None:
     return cpu_s * GB / moved if moved else None
-
-
-class _Matcher:
-    """Whether a record is one of a selection's."""
-
-    def __init__(self, wanted: Selection) -> None:
-        self._wanted = wanted
-        self._text = (wanted.text or "").strip().casefold()
-        self._network = None
-        if wanted.client:
-            try:
-                self._network = ipaddress.ip_network(wanted.client, strict=False)
-            except ValueError:
-                text = f"expected an address or a network such as 10.0.0.0/8, got {wanted.client!r}"
-                raise BadRequestError(text, "client") from None
-
-    def __call__(self, record: Record) -> bool:
-        wanted = self._wanted
-        return (
-            wanted.listener in (None, record.listener)
-            and wanted.pool in (None, record.pool)
-            and wanted.backend in (None, record.backend)
-            and (wanted.state != "failed" or record.outcome in _FAILED)
-            and (self._network is None or ipaddress.ip_address(record.client[0]) in self._network)
-            and (not self._text or self._text in _searched(record))
-        )
-
-
-_FAILED = (Outcome.REFUSED, Outcome.CLIENT_FAILED, Outcome.BACKEND_FAILED)
-
-
-def _searched(record: Record) -> str:
-    """Return what a text is looked for in."""
-    story = record.story
-    parts = (
-        str(record.id),
-        record.client[0],
-        record.server_name,
-        record.backend,
-        record.correlation_id,
-        record.outcome,
-        record.reason,
-        record.detail,
-        *((story.user, story.computer, story.address) if story is not None else ()),
-    )
-    return "\n".join(part for part in parts if part).casefold()

@@ -18,6 +18,7 @@ from sstplb.account.ledger import Way, way_of
 from sstplb.account.record import Record
 from sstplb.balance.backend import Backend
 from sstplb.balance.same_certificate import Accepted, accepted
+from sstplb.config.quantities import Endpoint
 from sstplb.config.schema import Mode, Standing
 from sstplb.control.balancer import Balancer
 from sstplb.control.booking import Booking
@@ -211,6 +212,17 @@ class TryView:
 CallView = dict[str, Any]
 """``log_fields`` of the record, with ``id``, ``state``, ``started_at``, ``phases``, ``tries``,
 ``passed_over``, and the whole ``story``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """One client that affinity remembers."""
+
+    client: str
+    backend: str
+    pinned: bool
+    expires_in_s: float | None
+    """null: not while it is pinned or has calls."""
 
 
 class Volumes:
@@ -423,8 +435,7 @@ def _deadline_at(deadline: float | None) -> float | None:
 
 def address_of(listener: Listener) -> str:
     """Return where a listener listens."""
-    host, port = listener.address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return str(Endpoint(*listener.address))
 
 
 def _sum_of(counts: Counter[Way], listener: str) -> int:

@@ -39,8 +39,10 @@ from sstplb.control.admin.shapes import (
     WeightGiven,
 )
 from sstplb.control.admin.streams import Streams
-from sstplb.control.operator import Operator, Remembered, Review, Selection
-from sstplb.control.views import BackendView, ListenerView, Overview
+from sstplb.control.drift import Review
+from sstplb.control.operator import Operator
+from sstplb.control.selection import Selection
+from sstplb.control.views import BackendView, ListenerView, Overview, Remembered
 
 router = APIRouter()
 outside = APIRouter()

@@ -14,9 +14,8 @@ from sstplb.account.causes import Cause, Diagnosis
 from sstplb.account.record import Goodbye, PassedOver, Story
 from sstplb.config.quantities import DURATION_S_MAX, Sha256Hex
 from sstplb.config.schema import LogLevel, Standing
-from sstplb.control.operator import Remembered
 from sstplb.control.rollout import PoolRollout
-from sstplb.control.views import CertificateView
+from sstplb.control.views import CertificateView, Remembered
 
 # --- what is sent -----------------------------------------------------------------------------
 

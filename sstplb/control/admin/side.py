@@ -28,6 +28,7 @@ from sstplb.config.schema import Admin
 from sstplb.control.admin.access import Access
 from sstplb.control.operator import Operator
 from sstplb.control.plan import Prepared
+from sstplb.control.takeover import Place
 from sstplb.errors import ConfigError, Problem
 from sstplb.net import tcp
 
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 BACKLOG = 64
 SOCKET_MODE = 0o600
-
-Place = Path | Endpoint
 
 log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from sstplb.config.quantities import parse_duration
 from sstplb.config.schema import LogLevel, Standing
-from sstplb.control.ctl import tables
+from sstplb.control.ctl import sheet, tables
 from sstplb.control.ctl.api import Api
 from sstplb.control.ctl.draining import Patience, wait_until_empty
 from sstplb.control.ctl.group import Asked, asked, console
@@ -258,7 +258,7 @@ def deadline(timeout: float | None, *, then_end: bool, wait: bool = False) -> fl
 def confirm_deadline(by: Asked, what: str, deadline_s: float | None) -> None:
     """Ask whether the calls that are left then may be ended."""
     if deadline_s is not None:
-        by.confirm(f"The calls that {what} still has in {tables.ago(deadline_s)} are ended. Go on?")
+        by.confirm(f"The calls that {what} still has in {sheet.ago(deadline_s)} are ended. Go on?")
 
 
 def _stand(

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sstplb.control.ctl.api import Api
 from sstplb.control.ctl.names import BackendName, backends_of
-from sstplb.control.ctl.tables import ago
+from sstplb.control.ctl.sheet import ago
 from sstplb.errors import AskError
 
 LOOK_EVERY_S = 0.5

@@ -5,24 +5,22 @@ ones that explain; names, states and counts stay whole.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sstplb.account.exposition import format_bytes
 from sstplb.control.ctl.names import Overview, backends_of
+from sstplb.control.ctl.sheet import Sheet, ago, facts, milliseconds, moment, seconds
 
 Shown = dict[str, Any]
 """One object of the API."""
 
 DAYS_LEFT_WARNING = 30
-WIDE_FROM, FILLED_UP_TO = 110, 1000
-"""Columns: below the one a table leaves some out; beyond the other there is no terminal to fill."""
 STYLES: Mapping[str, str] = MappingProxyType(
     {
         "up": "green", "active": "green", "accepting": "green", "completed": "green",
@@ -84,7 +82,7 @@ def _by_mode(modes: list[Shown]) -> str:
     return f" ({', '.join(costs)})"
 
 
-def listeners(overview: Overview) -> "Sheet":
+def listeners(overview: Overview) -> Sheet:
     """Show every listener."""
     sheet = Sheet(
         "LISTENER", "?ADDRESS", "MODE", "?POOL", ">CALLS", "STATE", ">IN", ">OUT", "*CERTIFICATE"
@@ -111,7 +109,7 @@ def listener_state(shown: Shown) -> str:
     return "accepting" if shown["accepting"] else "closed"
 
 
-def backends(overview: Overview, only_pool: str | None = None) -> "Sheet":
+def backends(overview: Overview, only_pool: str | None = None) -> Sheet:
     """Show every backend, or a pool's."""
     sheet = Sheet(
         "BACKEND",
@@ -218,7 +216,7 @@ def calls(page: Shown) -> Group:
     return Group(sheet, Text(f"{rest} calls", "dim"))
 
 
-def calls_sheet(last: str) -> "Sheet":
+def calls_sheet(last: str) -> Sheet:
     """Return an empty table for calls; ``last``: what its last column is called."""
     return Sheet(
         ">CALL", "CLIENT", "?LISTENER", "BACKEND", "?STARTED", ">DURATION", ">IN", ">OUT",
@@ -384,88 +382,7 @@ def affinity(pool: str, page: Shown) -> Group:
     return Group(table, Text(f"{pool}: {rest} clients", "dim"))
 
 
-# --- tables that know how wide they may be ----------------------------------------------------
-
-
-class Sheet:
-    """A table without lines, one row a line, that leaves columns out where it is narrow.
-
-    Marks before a heading: ``>`` numbers, to the right; ``?`` left out where it is narrow; ``*``
-    takes the room that is left, and more lines if it must (``is_cut``: it is cut instead).
-    """
-
-    def __init__(self, *columns: str, is_cut: bool = False) -> None:
-        self._columns = columns
-        self._is_cut = is_cut
-        self._rows: list[tuple[tuple[str | Text, ...], str]] = []
-
-    def add(self, *cells: str | Text, style: str = "") -> None:
-        """Add a row."""
-        assert len(cells) == len(self._columns), "a cell for each column"
-        self._rows.append((cells, style))
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the table for the width there is (rich)."""
-        is_wide = options.max_width >= WIDE_FROM
-        fills = options.max_width <= FILLED_UP_TO
-        shown = [n for n, column in enumerate(self._columns) if is_wide or "?" not in column]
-        table = Table(
-            box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=fills
-        )
-        for column in (self._columns[n] for n in shown):
-            takes_rest = column.startswith("*")
-            table.add_column(
-                column.lstrip(">?*"),
-                justify="right" if ">" in column else "left",
-                no_wrap=self._is_cut or not takes_rest,
-                overflow="ellipsis" if self._is_cut or not takes_rest else "fold",
-                ratio=1 if takes_rest and fills else None,
-            )
-        for cells, style in self._rows:
-            table.add_row(*(cells[n] for n in shown), style=style)
-        yield table
-
-
-# --- words and numbers ------------------------------------------------------------------------
-
-
-def ago(seconds_: float) -> str:
-    """Show a length of time in its two largest units: ``3 h 12 min``."""
-    rest, parts = max(0, int(seconds_)), []
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        count, rest = divmod(rest, size)
-        if count:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2]) or "0 s"
-
-
-def seconds(value: float) -> str:
-    """Show a duration of any size."""
-    if value < 1:
-        return milliseconds(value)
-    return f"{value:.1f} s" if value < 60 else ago(value)
-
-
-def milliseconds(value: float) -> str:
-    """Show a short duration."""
-    return f"{value * 1000:.1f} ms"
-
-
-def moment(at: float) -> str:
-    """Show a time of day; with its date when that is not today's."""
-    when = datetime.fromtimestamp(at).astimezone()
-    today = datetime.now().astimezone().date()
-    return f"{when:%H:%M:%S}" if when.date() == today else f"{when:%Y-%m-%d %H:%M}"
-
-
-def facts(rows: Iterable[tuple[str, str]]) -> Table:
-    """Show names and values, one below the other."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(f"  {name}", Text(value))
-    return table
+# --- words for what stands in a cell -------------------------------------------------------------
 
 
 def _standing(shown: Shown) -> str:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from sstplb.control.ctl import tables
 from sstplb.control.ctl.names import BackendName, backends_of
-from sstplb.control.ctl.tables import Sheet
+from sstplb.control.ctl.sheet import Sheet
 from sstplb.control.top.glance import Flow, Glance, Rates, Shown
 from sstplb.control.top.keys import Viewing
 

@@ -5,8 +5,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from sstplb.control.ctl import tables
-from sstplb.control.ctl.tables import Sheet
+from sstplb.control.ctl import sheet, tables
+from sstplb.control.ctl.sheet import Sheet
 from tests.control.top.test_glance import overview
 
 
@@ -36,11 +36,11 @@ def test_columns_are_left_out_where_it_is_narrow() -> None:
     [(0, "0 s"), (59.9, "59 s"), (60, "1 min"), (3725, "1 h 2 min"), (200_000, "2 d 7 h")],
 )
 def test_lengths_of_time_have_two_units(seconds: float, text: str) -> None:
-    assert tables.ago(seconds) == text
+    assert sheet.ago(seconds) == text
 
 
 def test_short_times_are_exact() -> None:
-    assert [tables.seconds(s) for s in (0.0012, 2.34, 61)] == ["1.2 ms", "2.3 s", "1 min 1 s"]
+    assert [sheet.seconds(s) for s in (0.0012, 2.34, 61)] == ["1.2 ms", "2.3 s", "1 min 1 s"]
 
 
 def test_why_a_backend_gets_no_calls_is_said() -> None:
