@@ -26,7 +26,7 @@ from sstplb.control.top import commands as top
 from sstplb.errors import ConfigError, SstplbError
 from sstplb.lab import commands
 from sstplb.net.capture import Selection, files_in
-from sstplb.tls.certificate import load_certificate, now_utc, warnings
+from sstplb.tls.certificate import days_left, load_certificate, now_utc, warnings
 
 app = typer.Typer(
     help="A load balancer and TLS-offload / re-encryption proxy for SSTP, Microsoft's VPN over "
@@ -96,10 +96,9 @@ def check(
     for listener, policy in prepared.server_policies.items():
         for served in policy.served:
             certificate = served.certificate
-            left = (certificate.leaf.not_valid_after_utc - now_utc()).days
             err.print(
                 f"{listener}: serves {', '.join(certificate.names)} ({certificate.key_type}, "
-                f"{left} days left), SHA-256 {certificate.sha256.hex()}",
+                f"{days_left(certificate)} days left), SHA-256 {certificate.sha256.hex()}",
                 markup=False, soft_wrap=True,
             )  # fmt: skip
     err.print(f"TLS engine: {prepared.engine}", markup=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from typing import Any
 import uvloop
 from playwright.async_api import ConsoleMessage, Page, async_playwright, expect
 
-from tests.desk import OperatedStage
+from tests.desk import OperatedStage, address_of
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = (
@@ -71,7 +71,7 @@ class Browser:
             page = await context.new_page()
             page.on("console", hear)
             page.on("pageerror", lambda error: complaints.append(str(error)))
-            await page.goto(address_of(stage) + path)
+            await page.goto(f"http://{address_of(stage)}{path}")
             yield page
         finally:
             await context.close()
@@ -98,9 +98,3 @@ class Browser:
         ]
         assert tasks, "it has done something"
         return float(sum(tasks)) / 1000 / seconds
-
-
-def address_of(stage: OperatedStage) -> str:
-    """Return the URL of a stage's TCP door."""
-    assert stage.doors is not None
-    return "http://" + next(door.address for door in stage.doors.doors.values() if door.is_tcp)

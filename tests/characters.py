@@ -41,6 +41,13 @@ def packets(size: int) -> bytes:
     )
 
 
+async def until(what: Callable[[], object]) -> None:
+    """Wait until ``what()`` is true."""
+    async with asyncio.timeout(LIMIT_S):
+        while not what():
+            await asyncio.sleep(0.01)
+
+
 def play(story: Callable[[], Awaitable[None]], limit_s: float = 45.0) -> None:
     """Run a story; whatever it leaves behind is a failure."""
 

@@ -1,9 +1,8 @@
 """One more character for the stories: the operator, who speaks to the balancer over its API."""
 
-import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,10 @@ from sstplb.control.logs import Logs
 from sstplb.control.operator import Operator
 from sstplb.control.plan import prepare
 from sstplb.lab.pki import Issued
-from tests.characters import LIMIT_S, Client, Stage
+from tests.characters import LIMIT_S, Client, Stage, until
 from tests.scrape import Scrape
+
+TOKEN = "0123456789abcdef0123456789abcdef"
 
 
 class OperatedStage(Stage):
@@ -88,8 +89,20 @@ class OperatedStage(Stage):
         await client.open()
         return client
 
-    async def until(self, what: Any) -> None:
+    async def until(self, what: Callable[[], object]) -> None:
         """Wait until ``what()`` is true."""
-        async with asyncio.timeout(LIMIT_S):
-            while not what():
-                await asyncio.sleep(0.01)
+        await until(what)
+
+
+def address_of(stage: OperatedStage) -> str:
+    """Return the address of a stage's TCP door."""
+    assert stage.doors is not None
+    return next(door.address for door in stage.doors.doors.values() if door.is_tcp)
+
+
+def token_file(folder: Path, text: str = TOKEN + "\n") -> Path:
+    """Write a token as an operator would."""
+    path = folder / "token"
+    path.write_text(text)
+    path.chmod(0o600)
+    return path

@@ -37,6 +37,7 @@ from dataclasses import fields
 
 from sstplb.account.diagnosis import diagnose
 from sstplb.account.record import Hellos, Outcome, Phases, Record, Story
+from sstplb.config.quantities import Endpoint
 
 _PHASES = tuple(field.name for field in fields(Phases))
 _WENT_WELL = (Outcome.COMPLETED, Outcome.WEB)
@@ -50,7 +51,7 @@ def log_fields(record: Record) -> dict[str, object]:
         "call": record.id,
         "correlation_id": record.correlation_id,
         "tenant_id": record.tenant_id,
-        "client": _endpoint(record.client),
+        "client": str(Endpoint(*record.client)),
         "listener": record.listener,
         "mode": record.mode,
         "server_name": record.server_name,
@@ -129,7 +130,7 @@ def _binding_fields(record: Record) -> dict[str, object | None]:
 
 def log_line(record: Record) -> str:
     """Return a closed record as one line for people."""
-    way = f"{_endpoint(record.client)} → {record.listener}"
+    way = f"{Endpoint(*record.client)} → {record.listener}"
     if record.backend is not None:
         way += f" → {record.backend}"
     failed = [f"{t.backend} {t.reason}" for t in record.tries if t.reason]
@@ -168,11 +169,6 @@ def format_bytes(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count} B"
-
-
-def _endpoint(address: tuple[str, int]) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -18,7 +18,7 @@ from sstplb.balance.same_certificate import Accepted, accepted
 from sstplb.config.schema import Mode, Standing
 from sstplb.control.plan import PooledChecks
 from sstplb.net.call import now_s
-from sstplb.tls.certificate import Certificate, now_utc
+from sstplb.tls.certificate import Certificate, days_left
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +122,6 @@ def _calls(backend: Backend) -> int:
     return backend.places_taken + backend.claimed
 
 
-def _days_left(certificate: Certificate) -> int:
-    return (certificate.leaf.not_valid_after_utc - now_utc()).days
-
-
 def _certificate(
     served: Sequence[Certificate], certificate: Certificate, known: dict[str, Accepted]
 ) -> RolledCertificate:
@@ -134,7 +130,7 @@ def _certificate(
         certificate.subject,
         certificate.names,
         certificate.leaf.not_valid_after_utc.timestamp(),
-        _days_left(certificate),
+        days_left(certificate),
         newest_for(served, certificate) is certificate,
         tuple(name for name, what in known.items() if what.sha256 == certificate.sha256),
     )
@@ -155,7 +151,7 @@ def _backend(
         str(known.source),
         None if known.sha256 is None else own is not None,
         has_arrived,
-        None if own is None else _days_left(own),
+        None if own is None else days_left(own),
         _step(checks, mode, backend, known, own, has_arrived, is_its_turn=is_its_turn),
     )
 

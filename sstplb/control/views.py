@@ -26,7 +26,7 @@ from sstplb.control.events import Event
 from sstplb.control.plan import PooledChecks
 from sstplb.net.call import now_s
 from sstplb.net.listener import Listener
-from sstplb.tls.certificate import Certificate, now_utc
+from sstplb.tls.certificate import Certificate, days_left
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,14 +258,13 @@ class Volumes:
 
 def certificate_view(certificate: Certificate) -> CertificateView:
     """Show a certificate."""
-    not_after = certificate.leaf.not_valid_after_utc
     return CertificateView(
         certificate.subject,
         certificate.names,
         certificate.sha256.hex(),
         certificate.sha1.hex(),
-        not_after.timestamp(),
-        (not_after - now_utc()).days,
+        certificate.leaf.not_valid_after_utc.timestamp(),
+        days_left(certificate),
     )
 
 

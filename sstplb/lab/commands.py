@@ -35,7 +35,7 @@ from sstplb.net.probe import probe as probe_once
 from sstplb.net.tcp import Address, resolve
 from sstplb.protocol.caller import Step, StepKind
 from sstplb.protocol.ppp_peer import Authentication
-from sstplb.tls.certificate import load_certificate, now_utc, read_secret
+from sstplb.tls.certificate import days_left, load_certificate, read_secret
 from sstplb.tls.policy import ClientPolicy
 
 T = TypeVar("T")
@@ -406,9 +406,9 @@ def list_certs(
     table = Table("file", "names", "key", "days left", "SHA-256")
     for issued in LabPki(directory).issued() if directory.exists() else ():
         certificate = issued.certificate
-        left = (certificate.leaf.not_valid_after_utc - now_utc()).days
         table.add_row(
-            issued.chain.name, ", ".join(certificate.names), certificate.key_type, str(left),
+            issued.chain.name, ", ".join(certificate.names), certificate.key_type,
+            str(days_left(certificate)),
             certificate.sha256.hex(),
         )  # fmt: skip
     out.print(table)

@@ -280,6 +280,11 @@ def now_utc() -> datetime:
     return datetime.now(UTC)
 
 
+def days_left(certificate: Certificate) -> int:
+    """Return for how many whole days it is still valid; below 0: it has expired."""
+    return (certificate.leaf.not_valid_after_utc - now_utc()).days
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()

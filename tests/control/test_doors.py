@@ -18,21 +18,7 @@ from sstplb.errors import ConfigError
 from sstplb.lab.pki import Issued, LabPki
 from tests.characters import play, staged
 from tests.config.samples import GOOD, hints, mistakes
-from tests.desk import OperatedStage
-
-TOKEN = "0123456789abcdef0123456789abcdef"
-
-
-def token_file(folder: Path, text: str = TOKEN + "\n") -> Path:
-    path = folder / "token"
-    path.write_text(text)
-    path.chmod(0o600)
-    return path
-
-
-def address_of(stage: OperatedStage) -> str:
-    assert stage.doors is not None
-    return next(door.address for door in stage.doors.doors.values() if door.is_tcp)
+from tests.desk import TOKEN, OperatedStage, address_of, token_file
 
 
 async def status(url: str, **headers: str) -> int:

@@ -15,8 +15,7 @@ from sstplb.control.workers import Workers
 from sstplb.errors import ConfigError, ConflictError
 from sstplb.lab.pki import Issued, LabPki
 from tests.characters import packets, play, staged
-from tests.control.test_doors import TOKEN, address_of, token_file
-from tests.desk import OperatedStage
+from tests.desk import TOKEN, OperatedStage, address_of, token_file
 
 MOVED = len(packets(50_000))
 

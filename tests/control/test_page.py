@@ -18,11 +18,9 @@ from sstplb.net.call import now_s
 from sstplb.tls.policy import ClientPolicy
 from tests.browser import Browser
 from tests.characters import SERVER_NAME, staged
-from tests.desk import OperatedStage
+from tests.desk import TOKEN, OperatedStage, token_file
 
 pytestmark = pytest.mark.browser
-
-TOKEN = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture(scope="session")
@@ -229,10 +227,7 @@ def test_a_door_with_a_token_is_opened_with_it(
     browser: Browser, stage: OperatedStage, tmp_path: Path
 ) -> None:
     async def story() -> None:
-        path = tmp_path / "token"
-        path.write_text(TOKEN)
-        path.chmod(0o600)
-        stage.admin["token_file"] = str(path)
+        stage.admin["token_file"] = str(token_file(tmp_path))
         async with staged(stage), browser.page(stage) as page:
             login = page.get_by_role("dialog", name="This balancer asks for a token")
             await login.get_by_label("Token").fill("wrong")

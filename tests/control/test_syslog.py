@@ -45,12 +45,6 @@ def logging_to(server: str, **more: Any) -> Iterator[Logs]:
         logs.close()
 
 
-async def until(what: Any) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not what():
-            await asyncio.sleep(0.01)
-
-
 def datagrams(family: socket.AddressFamily, address: Any) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_DGRAM)
     sock.bind(address)

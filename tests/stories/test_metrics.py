@@ -22,8 +22,7 @@ from sstplb.lab.pki import Issued, LabPki
 from sstplb.lab.rras import Fault
 from sstplb.protocol.proxy import encode_v1
 from tests.characters import REQUEST, play
-from tests.control.test_doors import TOKEN, address_of, token_file
-from tests.desk import OperatedStage
+from tests.desk import TOKEN, OperatedStage, address_of, token_file
 from tests.promql import TARGET_LABELS, Reader
 from tests.scrape import Scrape
 from tests.stories.test_real_calls import Lab

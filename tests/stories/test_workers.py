@@ -8,7 +8,6 @@ import socket
 import ssl
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +19,7 @@ from sstplb.errors import ConfigError, KilledError
 from sstplb.lab.pki import Issued, LabPki
 from sstplb.net.capture import files_in
 from sstplb.protocol.proxy import encode_v1
-from tests.characters import ANSWER, LIMIT_S, REQUEST, Client, Stage, packets, play, staged
+from tests.characters import ANSWER, LIMIT_S, REQUEST, Client, Stage, packets, play, staged, until
 
 
 def stage_of(pki: LabPki, served: Issued, mode: str = "offload", count: int = 3) -> Stage:
@@ -40,12 +39,6 @@ async def opened(stage: Stage, count: int, source: str = "127.0.0.1") -> list[Cl
     for client in clients:
         assert await client.open() == ANSWER
     return clients
-
-
-async def until(what: Any) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not what():
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("mode", ["passthrough", "offload", "reencrypt"])

@@ -16,7 +16,7 @@ from sstplb.control.first.rras import explain
 from sstplb.control.first.text import ABOUT, Server, Wanted, compose, is_service, judged
 from sstplb.control.plan import all_warnings
 from sstplb.errors import CertificateError
-from sstplb.tls.certificate import Certificate, load_certificate, load_identity, now_utc
+from sstplb.tls.certificate import Certificate, days_left, load_certificate, load_identity
 
 EVERYWHERE = Endpoint("0.0.0.0", 443)  # noqa: S104 - a VPN's listener is for the world
 PRIVILEGED_BELOW = 1024
@@ -152,7 +152,7 @@ def _tell(wanted: Wanted, target: Path, shown: Certificate | None) -> None:
     names = ", ".join(server.name for server in wanted.servers)
     text = f"{target} is written: {wanted.mode} to {names}"
     if shown is not None:
-        left = (shown.leaf.not_valid_after_utc - now_utc()).days
+        left = days_left(shown)
         text += f", certificate for {', '.join(shown.names) or shown.subject} ({left} days left)"
     named = "" if target in PLACES else f" --conf {target}"
     port = wanted.address.port

@@ -11,8 +11,7 @@ import pytest
 from sstplb.lab.pki import Issued, LabPki
 from tests.characters import play, staged
 from tests.control.ctl.test_commands import TypedStage, ctl, typed
-from tests.control.test_doors import TOKEN, address_of, token_file
-from tests.desk import OperatedStage
+from tests.desk import TOKEN, OperatedStage, address_of, token_file
 
 
 @pytest.fixture
