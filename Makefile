@@ -19,7 +19,7 @@ BENCH_PACKAGES := haproxy nginx-light libnginx-mod-stream stunnel4 hitch
 .PHONY: help setup demo test soak interop test-ktls check format docs lessons bench bench-quick clean
 
 help:  ## show this help
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/ready-run  ## make the virtual environment with what sstplb itself needs
 
@@ -62,7 +62,7 @@ bench-quick: $(VENV)/ready-bench bench-packages  ## the same in about three minu
 	$(PYTHON) -m bench run --quick $(ARGS)
 
 clean:  ## remove what make made
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache
 
 # --- set-up -----------------------------------------------------------------------------------
 

@@ -1,11 +1,14 @@
 """Imports go down only, and the pure rooms stay pure. The house rules as tables."""
 
 import ast
+import re
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "sstplb"
+ROOMS = PACKAGE.parent / "docs" / "architecture.md"
 
 #: room -> the rooms it may import (itself always); see docs/architecture.md
 RUNGS: dict[str, set[str]] = {
@@ -88,3 +91,20 @@ def test_room_introductions_hold_no_code() -> None:
         body = ast.parse(path.read_text(encoding="utf-8")).body
         assert len(body) == 1, f"{path} holds code"
         assert isinstance(body[0], ast.Expr), f"{path} holds code"
+
+
+def test_every_module_is_named_in_its_room() -> None:
+    """Newcomers find a module by the list; and it names none that is gone."""
+    named: dict[str, set[str]] = defaultdict(set)
+    for room, text in re.findall(
+        r"^- \*\*([a-z/]+)\*\*(.*?)(?=^- \*\*|^#)",
+        ROOMS.read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    ):
+        named[room.partition("/")[0]] |= set(re.findall(r"`([a-z0-9_]+)`", text))
+    there: dict[str, set[str]] = defaultdict(set)
+    for path in MODULES:
+        is_lesson = path.read_text(encoding="utf-8").startswith('"""Lesson ')
+        if path.parent != PACKAGE and path.stem != "__init__" and not is_lesson:
+            there[room_of(path)].add(path.stem)
+    assert named == there

@@ -20,13 +20,11 @@ from tests.characters import Stage, packets, play, staged
 from tests.stories.test_real_calls import Lab
 
 SECRET = "correct horse battery"
-needs_tshark = pytest.mark.skipif(
-    shutil.which("tshark") is None, reason="tshark is not installed (make test installs it)"
-)
 
 
 def tshark(path: Path, *fields: str) -> list[list[str]]:
     """Return the fields of each frame, as Wireshark's own dissectors see them."""
+    assert shutil.which("tshark"), "tshark is missing: apt-get install tshark"
     arguments = [word for name in fields for word in ("-e", name)]
     done = subprocess.run(
         ["tshark", "-n", "-r", str(path), "-T", "fields", *arguments],
@@ -45,7 +43,6 @@ def the_only(stage: Stage) -> Capture:
     return found
 
 
-@needs_tshark
 @pytest.mark.parametrize("mode", ["offload", "reencrypt"])
 @pytest.mark.parametrize("authentication", list(Authentication))
 def test_wireshark_sees_lcp_authentication_and_ip(
@@ -85,7 +82,6 @@ def test_wireshark_sees_lcp_authentication_and_ip(
     play(story)
 
 
-@needs_tshark
 def test_no_challenge_or_response_is_in_the_file_unless_asked_for(
     pki: LabPki, served: Issued, tmp_path: Path
 ) -> None:
