@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -39,6 +40,14 @@ def packets(size: int) -> bytes:
     return b"".join(
         data_packet(number.to_bytes(4, "big") + body) for number in range(max(1, size // 1404))
     )
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that nobody has, for programs that must be told one."""
+    with socket.socket() as free:
+        free.bind((host, 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 async def until(what: Callable[[], object]) -> None:

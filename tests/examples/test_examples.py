@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 import ssl
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from sstplb.lab.rras import Fault, Rras, RrasSettings
 from sstplb.protocol import packet, ppp
 from sstplb.protocol.head import build_request
 from sstplb.tls.policy import ClientPolicy
-from tests.characters import LIMIT_S, SERVER_NAME, play
+from tests.characters import LIMIT_S, SERVER_NAME, free_port, play
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -29,9 +28,7 @@ HOST = "127.0.7.1"
 @contextlib.asynccontextmanager
 async def hundred_lines(served: Issued, backends: list[str]) -> AsyncIterator[int]:
     """Run the example as its docstring says; yield its port."""
-    with socket.socket() as free:
-        free.bind((HOST, 0))
-        port: int = free.getsockname()[1]
+    port = free_port(HOST)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "examples/hundred_lines.py", f"{HOST}:{port}",
         str(served.chain), str(served.key), *backends,

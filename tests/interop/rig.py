@@ -22,6 +22,7 @@ from sstplb.lab.pki import Issued
 from sstplb.protocol import ipv4, ppp
 from sstplb.protocol.hdlc import HdlcReader, encode
 from sstplb.protocol.ppp_peer import AddressAssigned, Authenticated, ClientEnd, PppEvent, PppPeer
+from tests.characters import free_port
 from tests.interop.keys import key_message
 
 HERE = Path(__file__).parent
@@ -67,9 +68,7 @@ class ThirdPartyServer:
 
     async def start(self) -> None:
         directory = Path(self._directory.name)
-        with socket.socket() as free:
-            free.bind((self.host, 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port(self.host)
         both = directory / "both.pem"
         both.write_bytes(self.issued.chain.read_bytes() + self.issued.key.read_bytes())
         stand_in = directory / "pppd"

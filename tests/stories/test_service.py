@@ -3,12 +3,11 @@
 import asyncio
 import os
 import signal
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from sstplb.lab.pki import Issued, LabPki
-from tests.characters import ANSWER, LIMIT_S, Client, packets, play
+from tests.characters import ANSWER, LIMIT_S, Client, free_port, packets, play
 from tests.control.test_manager import Ear
 from tests.running import Running, running
 
@@ -107,10 +106,3 @@ async def until_connected(connect: Callable[[], Awaitable[Client]]) -> Client:
                 return await connect()
             except ConnectionRefusedError:
                 await asyncio.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port

@@ -158,7 +158,7 @@ async def _drain(scene: Scene, balancer: BalancerProcess, servers: list[Rras], p
     hang_up.set()
     first = await calling
     page.show(_draining(scene, balancer, first, later, name))
-    new = [_server_of(scene, placed) for placed in later]
+    new = [scene.server_of(placed) for placed in later]
     page.show(
         Table("Who carried what", ("call", "carried by", "ended"),
               (("before the drain", name, first.failed_with or "politely, by itself"),
@@ -235,22 +235,12 @@ def _last_words(scene: Scene, placed: Placed, name: str, ended: dict[str, Any]) 
     return Sequence(whole.title, whole.lifelines, tuple(rows))
 
 
-def _server_of(scene: Scene, placed: Placed) -> str:
-    """Return the server that took a call."""
-    reached = [
-        asked.place
-        for asked in scene.journal.of(placed.report.correlation_id)
-        if asked.find(MessageType.CALL_CONNECT_ACK) is not None
-    ]
-    return reached[-1] if reached else ""
-
-
 def _draining(
     scene: Scene, balancer: BalancerProcess, first: Placed, later: list[Placed], name: str
 ) -> Sequence:
     """Draw each call as one arrow, and the operator's word between them."""
     began_s = first.began_s
-    others = [_server_of(scene, placed) for placed in later]
+    others = [scene.server_of(placed) for placed in later]
     places = ("client", "sstplb", name, *dict.fromkeys(o for o in others if o and o != name))
     rows: list[Arrow | Remark] = [Arrow(0.0, "client", name, "a call, and it stays")]
     rows += [

@@ -11,11 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sstplb.lab.lessons.page import Break, Lesson, Listing, Page, Table
-from sstplb.lab.lessons.scene import Placed, Scene
+from sstplb.lab.lessons.scene import Scene
 from sstplb.lab.lessons.wording import ms
 from sstplb.lab.process import ScriptProcess
 from sstplb.lab.rras import Fault, Rras
-from sstplb.protocol.registry import MessageType
 
 WHY = """
 You have seen what an SSTP balancer does: it ends TLS or does not, reads one head, asks servers
@@ -108,8 +107,8 @@ async def _carry(scene: Scene, balancer: ScriptProcess, servers: list[Rras], pag
     first = [await scene.call(balancer.address, n) for n in range(1, CLIENTS + 1)]
     again = [await scene.call(balancer.address, n) for n in range(CLIENTS, 0, -1)][::-1]
     page.show(scene.sequence("A call through it", first[0], middle="hundred lines", brief=True))
-    went = [_server_of(scene, placed) for placed in first]
-    came = [_server_of(scene, placed) for placed in again]
+    went = [scene.server_of(placed) for placed in first]
+    came = [scene.server_of(placed) for placed in again]
     columns = ("client", *(str(n) for n in range(1, CLIENTS + 1)))
     page.show(Table("Who carried whom", columns, (("first call", *went), ("again", *came))))
     ok = sum(placed.report.ok for placed in (*first, *again))
@@ -154,16 +153,6 @@ async def _fail_over(
         "What it does not do: look after its servers between calls, limit anybody, reload, drain, "
         "explain, count. That is what the other lines of this package are for."
     )
-
-
-def _server_of(scene: Scene, placed: Placed) -> str:
-    """Return the server that took a call."""
-    taken = [
-        asked.place
-        for asked in scene.journal.of(placed.report.correlation_id)
-        if asked.find(MessageType.CALL_CONNECT_ACK) is not None
-    ]
-    return taken[-1] if taken else ""
 
 
 LESSON = Lesson(

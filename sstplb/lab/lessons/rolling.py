@@ -171,7 +171,7 @@ async def _roll(scene: Scene, operator: Operator, old: Issued, new: Issued, page
         evidence=f"{len(failed)} of {len(placed)} calls failed"
         + "".join(f"; {one.failed_with}" for one in failed[:3]),
     )
-    pairs = Counter((_server_of(scene, one), _shown(one)) for one in placed if one.report.ok)
+    pairs = Counter((scene.server_of(one), _shown(one)) for one in placed if one.report.ok)
     both = {name for name, _ in pairs if len([n for n, _ in pairs if n == name]) == 2}
     page.claim(
         "Every client was shown the certificate that its server accepts: the old one before the "
@@ -252,11 +252,6 @@ def short_of(view: dict[str, Any], number: int) -> str:
 def _shown(placed: Placed) -> bytes:
     shown = placed.report.certificate
     return b"" if shown is None else shown.sha256
-
-
-def _server_of(scene: Scene, placed: Placed) -> str:
-    asked = scene.journal.of(placed.report.correlation_id)
-    return asked[-1].place if asked else ""
 
 
 def _draw(operator: Operator, placed: list[Placed], began_s: float, page: Page) -> None:

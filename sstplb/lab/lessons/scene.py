@@ -29,6 +29,7 @@ from sstplb.net.call import now_s
 from sstplb.net.tcp import Address
 from sstplb.protocol import mschap
 from sstplb.protocol.caller import StepKind
+from sstplb.protocol.registry import MessageType
 from sstplb.tls.policy import ClientPolicy
 
 NAME = "vpn.example.test"
@@ -211,6 +212,15 @@ class Scene:
         heard, began = Conversation("client"), now_s()
         plan = self.plan(address, client, **changes)
         return Placed(began, await place_call(plan, tap=heard.hear, until=until), heard)
+
+    def server_of(self, placed: Placed) -> str:
+        """Return the server that took a call; empty: none did."""
+        took = [
+            asked.place
+            for asked in self.journal.of(placed.report.correlation_id)
+            if asked.find(MessageType.CALL_CONNECT_ACK) is not None
+        ]
+        return took[-1] if took else ""
 
     def sequence(
         self,

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from sstplb.lab.pki import Issued, LabPki
-from tests.characters import play, staged
+from tests.characters import free_port, play, staged
 from tests.control.ctl.test_commands import TypedStage, ctl, typed
 from tests.desk import TOKEN, OperatedStage, address_of, token_file
 
@@ -61,9 +61,7 @@ def test_over_tcp_the_file_s_token_and_certificate_are_used(
     secured: bool, stage: OperatedStage, tmp_path: Path, served: Issued, pki: LabPki
 ) -> None:
     async def story() -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         stage.admin = {"address": f"127.0.0.1:{port}", "token_file": str(token_file(tmp_path))}
         if secured:
             files = {"chain": str(served.chain), "key": str(served.key)}
