@@ -14,9 +14,9 @@ from sstplb.account.record import Record
 from sstplb.config.schema import Follow, Privacy
 from sstplb.net import insight
 from sstplb.protocol import packet
-from sstplb.protocol.call import ENDING_BYTES_MAX, Watcher
 from sstplb.protocol.packet import CryptoBinding
 from sstplb.protocol.ppp_peer import ClientEnd, PppPeer, ServerEnd
+from sstplb.protocol.watcher import ENDING_BYTES_MAX, Watcher
 
 SERVED = frozenset({b"\1" * 32})
 ROUNDS = 7

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
-from sstplb.protocol.call import PACKETS_AFTER_CONNECTED
 from sstplb.protocol.packet import (
     CryptoBinding,
     connect_ack,
@@ -19,6 +18,7 @@ from sstplb.protocol.packet import (
     data_packet,
 )
 from sstplb.protocol.registry import HashProtocol
+from sstplb.protocol.watcher import PACKETS_AFTER_CONNECTED
 
 PACKET_BYTES = 1400
 IMIX_BYTES = (64,) * 7 + (570,) * 4 + (1400,)

@@ -120,7 +120,7 @@ def reasons() -> set[str]:
     """Return why calls may end, without what TLS has to say."""
     found = {kind.reason for kind in leaves(CallError) if kind.__module__ == "sstplb.errors"}
     found |= {HeadError.reason, PrefaceError.reason}  # passed on as they are (net/opening.py)
-    places = ("net", "control", "balance/admission.py", "protocol/call.py", "protocol/head.py")
+    places = ("net", "control", "balance/admission.py", "protocol/watcher.py", "protocol/head.py")
     for file, node in nodes(*places, "tls/hello.py"):
         if {"admin", "ctl"} & set(file.parts):  # their reasons are the API's
             continue

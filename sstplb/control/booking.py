@@ -24,7 +24,7 @@ from sstplb.errors import BackendError, CallError, NoBackendAvailableError
 from sstplb.net.booking import Chosen
 from sstplb.net.call import now_s
 from sstplb.net.service import Service
-from sstplb.protocol.call import BINDING_REFUSED
+from sstplb.protocol.watcher import BINDING_REFUSED
 
 
 class Carried(Protocol):

@@ -27,7 +27,7 @@ from sstplb.net.call import now_s
 from sstplb.net.dial import Way
 from sstplb.net.probe import Probed, probe
 from sstplb.net.service import Route
-from sstplb.protocol.call import BINDING_REFUSED
+from sstplb.protocol.watcher import BINDING_REFUSED
 from sstplb.tls.certificate import Certificate, leaf_sha256
 
 log = structlog.get_logger()

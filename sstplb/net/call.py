@@ -17,7 +17,7 @@ from sstplb.net.leg import Leg, PlainLeg
 from sstplb.net.relay import Flow, Relay, Transit
 from sstplb.net.service import Route, Service
 from sstplb.protocol.boundary import Boundary
-from sstplb.protocol.call import Watcher
+from sstplb.protocol.watcher import Watcher
 from sstplb.tls.policy import ServedCertificate
 
 

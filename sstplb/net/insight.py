@@ -8,9 +8,9 @@ the configuration's ``Discretion`` on its way.
 from sstplb.account.privacy import Discretion
 from sstplb.account.record import Binding, Hellos, Moment, Outcome, Record, Story
 from sstplb.config import schema
-from sstplb.protocol.call import BindingSeen, Watcher
 from sstplb.protocol.registry import HashProtocol, name_of
 from sstplb.protocol.story import Step, hash_names
+from sstplb.protocol.watcher import BindingSeen, Watcher
 from sstplb.tls.certificate import leaf_hashes, leaf_sha256
 
 HELLO_SLACK_S = 0.1

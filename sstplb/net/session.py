@@ -49,8 +49,8 @@ from sstplb.net.call import Call, now_s
 from sstplb.net.goodbye import say_goodbye
 from sstplb.net.leg import RECEIVE_BYTES
 from sstplb.net.relay import IdleTooLongError, LegFailedError, Relay, RelayLimits, Seen
-from sstplb.protocol.call import Watcher
 from sstplb.protocol.head import RequestHead, ResponseHead, simple_answer
+from sstplb.protocol.watcher import Watcher
 
 LINGER_S = 1.0
 """How long a client that was refused may take to read what it was told."""

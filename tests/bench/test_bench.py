@@ -13,7 +13,7 @@ from bench.load import BrokenLoadError, Errand, Receiver
 from bench.run import Row
 from bench.stream import DONE, pattern
 from sstplb.config.schema import Follow
-from sstplb.protocol.call import Watcher
+from sstplb.protocol.watcher import Watcher
 
 
 @pytest.mark.parametrize("name", ["bulk", "packets", "imix", "64", "4000"])

@@ -10,7 +10,7 @@ from sstplb.config.schema import Follow
 from sstplb.errors import PacketError
 from sstplb.protocol import packet
 from sstplb.protocol.boundary import Boundary
-from sstplb.protocol.call import Watcher
+from sstplb.protocol.watcher import Watcher
 
 PACKETS = [
     packet.ECHO_REQUEST.encode(),

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sstplb.config.schema import Follow
 from sstplb.protocol import packet
 from sstplb.protocol.boundary import Boundary
-from sstplb.protocol.call import Watcher
 from sstplb.protocol.packet import StatusInfo
 from sstplb.protocol.parting import SEARCH_BYTES_MAX, Parting, Place
+from sstplb.protocol.watcher import Watcher
 
 ACK = packet.DISCONNECT_ACK.encode()
 DATA = [packet.data_packet(bytes([n]) * size) for n, size in enumerate((1, 1400, 40, 0, 4091), 1)]

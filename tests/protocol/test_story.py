@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from sstplb.config.schema import Follow
 from sstplb.protocol import packet, ppp
-from sstplb.protocol.call import Watcher, Whose
 from sstplb.protocol.packet import CryptoBinding, StatusInfo
 from sstplb.protocol.ppp import ChapCode, Code, Option, PapCode, PppPacket, Protocol
 from sstplb.protocol.ppp_peer import Authentication, ClientEnd, PppPeer, ServerEnd
@@ -23,6 +22,7 @@ from sstplb.protocol.story import (
     Storyteller,
     terminate_reason,
 )
+from sstplb.protocol.watcher import Watcher, Whose
 
 GUID = "{0D528CAC-464E-423A-A399-9470E234BC54}"
 ADDRESS = IPv4Address("10.9.0.2")
