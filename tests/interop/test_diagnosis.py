@@ -10,10 +10,10 @@ from sstplb.account.exposition import log_fields
 from sstplb.account.record import Record
 from sstplb.lab.inspector import Inspector
 from sstplb.lab.pki import Issued, LabPki
-from sstplb.lab.rras import Rras, RrasSettings
-from tests.characters import Stage, play, staged
+from tests.characters import Stage, play
 from tests.interop.rig import client
 from tests.interop.test_through_the_balancer import balanced
+from tests.stories.test_real_calls import Lab
 
 pytestmark = pytest.mark.interop
 TERMINATING = ["offload", "reencrypt"]
@@ -87,29 +87,12 @@ def test_sstpc_and_our_simulated_rras(
     mode: str, password: str, pki: LabPki, served: Issued
 ) -> None:
     async def story() -> None:
-        plain = mode == "offload"
-        rras = Rras(
-            RrasSettings(
-                https=None if plain else ("127.0.6.4", 0),
-                http=("127.0.6.4", 0) if plain else None,
-                certificate=None if plain else served.files,
-                offload_sha256=served.certificate.sha256 if plain else None,
-                accounts={"user": password},
-            )
-        )
-        await rras.start()
-        try:
-            address = rras.https or rras.http
-            assert address is not None
-            stage = Stage(mode, pki.root_path, served, count=0)
-            stage.pool["backends"] = [{"name": "ours", "address": f"127.0.6.4:{address[1]}"}]
-            async with staged(stage):
-                async with client(*stage.balancer.listeners["vpn"].address) as here:
-                    assert await here.connected() == (password == "password"), here.log
-                expected = [] if password == "password" else [Cause.BAD_PASSWORD]
-                assert causes(await ended(stage)) == expected
-        finally:
-            await rras.stop()
+        lab = Lab(mode, pki, served, accounts={"user": password})
+        async with lab.running():
+            async with client(*lab.stage.balancer.listeners["vpn"].address) as here:
+                assert await here.connected() == (password == "password"), here.log
+            expected = [] if password == "password" else [Cause.BAD_PASSWORD]
+            assert causes(await ended(lab.stage)) == expected
 
     play(story)
 

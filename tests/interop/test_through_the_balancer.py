@@ -15,10 +15,10 @@ from sstplb.config.schema import PoolTls, Verify
 from sstplb.errors import KilledError
 from sstplb.lab.caller import CallPlan, place_call
 from sstplb.lab.pki import Issued, LabPki
-from sstplb.lab.rras import Rras, RrasSettings
 from sstplb.tls.policy import ClientPolicy
 from tests.characters import SERVER_NAME, Stage, play, staged
 from tests.interop.rig import ThirdPartyServer, client, server
+from tests.stories.test_real_calls import Lab
 
 pytestmark = pytest.mark.interop
 MODES = ["passthrough", "offload", "reencrypt"]
@@ -82,27 +82,11 @@ def test_our_caller_and_sstp_server(mode: str, pki: LabPki, served: Issued) -> N
 @pytest.mark.parametrize("mode", MODES)
 def test_sstpc_and_our_simulated_rras(mode: str, pki: LabPki, served: Issued) -> None:
     async def story() -> None:
-        plain = mode == "offload"
-        rras = Rras(
-            RrasSettings(
-                https=None if plain else ("127.0.6.3", 0),
-                http=("127.0.6.3", 0) if plain else None,
-                certificate=None if plain else served.files,
-                offload_sha256=served.certificate.sha256 if plain else None,
-            )
-        )
-        await rras.start()
-        try:
-            address = rras.https or rras.http
-            assert address is not None
-            stage = Stage(mode, pki.root_path, served, count=0)
-            stage.pool["backends"] = [{"name": "ours", "address": f"127.0.6.3:{address[1]}"}]
-            async with staged(stage):
-                async with client(*stage.balancer.listeners["vpn"].address) as here:
-                    assert await here.connected(), here.log
-                assert rras.connected_total == 1
-        finally:
-            await rras.stop()
+        lab = Lab(mode, pki, served)
+        async with lab.running():
+            async with client(*lab.stage.balancer.listeners["vpn"].address) as here:
+                assert await here.connected(), here.log
+            assert sum(server.connected_total for server in lab.servers) == 1
 
     play(story)
 
