@@ -18,6 +18,7 @@ from sstplb import __version__
 from sstplb.config import describe, loader
 from sstplb.control import explaining
 from sstplb.control import run as control
+from sstplb.control.ctl import capturing
 from sstplb.control.ctl import commands as ctl
 from sstplb.control.first import commands as first
 from sstplb.control.plan import all_warnings
@@ -25,7 +26,6 @@ from sstplb.control.run import ExitCode
 from sstplb.control.top import commands as top
 from sstplb.errors import ConfigError, SstplbError
 from sstplb.lab import commands
-from sstplb.net.capture import Selection, files_in
 from sstplb.tls.certificate import days_left, load_certificate, now_utc, warnings
 
 app = typer.Typer(
@@ -150,46 +150,12 @@ def fingerprint(
         err.print(f"warning: {cert} {text}", markup=False, style="yellow", soft_wrap=True)
 
 
-@app.command()
-def capture(conf: Conf, as_json: Json = False) -> None:
-    """Show whether calls may be captured, what is chosen, and the captures there are.
-
-    A capture begins when the configuration says so: set capture.directory and a client, a listener
-    or both, and reload (SIGHUP); it ends by itself, or when you take them out and reload. Change
-    something in the section to begin another. Open the files with Wireshark.
-    """
-    settings = loader.load(conf).capture
-    directory = settings.directory
-    found = [] if directory is None else files_in(directory)
-    chosen = str(Selection(settings.listener, settings.client))
-    if as_json:
-        files = [
-            {"path": str(f.path), "about": f.about, "bytes": f.bytes, "calls": f.calls,
-             "frames": f.frames}
-            for f in found
-        ]  # fmt: skip
-        where = None if directory is None else str(directory)
-        out.print_json(json.dumps({"directory": where, "chosen": chosen, "files": files}))
-        return
-    if directory is None:
-        out.print("captures are not allowed: set capture.directory", markup=False)
-        return
-    what = f"calls of {chosen}" if chosen else "nothing: name a client or a listener"
-    out.print(f"{directory}: chosen is {what}", markup=False, soft_wrap=True)
-    for f in found:
-        out.print(
-            f"  {f.path.name}  {f.calls} calls, {f.frames} frames, {f.bytes} bytes ({f.about})",
-            markup=False, soft_wrap=True,
-        )  # fmt: skip
-    if found:
-        out.print(f"\nwireshark {found[-1].path}", markup=False, soft_wrap=True)
-
-
 app.add_typer(commands.app)
 app.add_typer(ctl.app, name="ctl")
 app.add_typer(top.app)
 app.add_typer(first.app)
 app.add_typer(explaining.app)
+app.add_typer(capturing.alone, name="capture")
 
 
 @app.command("schema")

@@ -570,19 +570,19 @@ class Capture(Model):
     """
 
     directory: File | None = None
-    """Where captures are written, readable by the balancer's user only. Without it there are none.
-    It must exist."""
+    """Where captures are written, readable by the balancer's user only. Without it there are none;
+    with it operators may begin them (``sstplb capture begin``, the API). It must exist."""
     client: Network | None = None
     """Capture calls from here. With this or ``listener`` a capture begins when the configuration
     comes into force, of calls that run (as far as they can be joined) and of new ones."""
     listener: Name | None = None
     """Capture calls of this listener; it must end TLS. With ``client``, both must fit."""
     seconds_max: Seconds = 300.0
-    """How long a capture lasts."""
+    """How long a capture lasts at most."""
     bytes_max: FileBytes = 64 << 20
-    """How large a capture's file becomes."""
+    """How large a capture's file becomes. Each worker writes a file of its own."""
     calls_max: Annotated[int, Field(ge=1)] = 16
-    """Calls that are recorded at one time, by all captures together."""
+    """Calls that are recorded at one time, by all captures of a worker together."""
     files_max: Annotated[int, Field(ge=1)] = 32
     """Captures in the directory; with so many no new one begins until you remove some."""
     secrets: bool = False

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from sstplb.control.booking import Booking
 from sstplb.control.plan import Prepared
+from sstplb.net.capture import CaptureState, Selection
 from sstplb.net.carrier import Carrier
 
 
@@ -43,6 +44,20 @@ class Crew(Protocol):
 
     def forget_sessions(self, pool: str) -> None:
         """Resume no TLS session with that pool's backends any more."""
+
+    async def begin_capture(
+        self, wanted: Selection, seconds_max: float | None, bytes_max: int | None
+    ) -> list[CaptureState]:
+        """Record calls, wherever they are carried: each process writes a file of its own.
+
+        Raises CaptureError or UnavailableError; then no capture has begun.
+        """
+
+    async def captures(self) -> list[CaptureState]:
+        """Return the captures that run. Raises UnavailableError."""
+
+    async def end_capture(self, name: str) -> CaptureState | None:
+        """End a capture; None: there is none of that name. Raises UnavailableError."""
 
     def cpu_s(self) -> float:
         """CPU seconds that processes other than this one have used."""
@@ -86,6 +101,20 @@ class Here:
 
     def forget_sessions(self, pool: str) -> None:
         """Nothing: the policies are the checker's own, which has done it."""
+
+    async def begin_capture(
+        self, wanted: Selection, seconds_max: float | None, bytes_max: int | None
+    ) -> list[CaptureState]:
+        """Record calls. Raises CaptureError."""
+        return [self.carrier.begin_capture(wanted, seconds_max, bytes_max)]
+
+    async def captures(self) -> list[CaptureState]:
+        """Return the captures that run."""
+        return self.carrier.captures()
+
+    async def end_capture(self, name: str) -> CaptureState | None:
+        """End a capture; None: there is none of that name."""
+        return self.carrier.end_capture(name)
 
     def cpu_s(self) -> float:
         """Nothing: there is no other process."""

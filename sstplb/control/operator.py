@@ -31,7 +31,7 @@ from sstplb.account.exposition import log_fields
 from sstplb.account.metrics import Measured
 from sstplb.account.record import Outcome, Record
 from sstplb.balance.backend import Backend
-from sstplb.config import loader, schema
+from sstplb.config import loader, quantities, schema
 from sstplb.config.quantities import Endpoint
 from sstplb.config.schema import LogLevel, Mode, Standing
 from sstplb.control import drift, views
@@ -52,6 +52,7 @@ from sstplb.control.takeover import Place, hand_over
 from sstplb.control.views import (
     BackendView,
     CallView,
+    CapturesView,
     CertificateView,
     ListenerView,
     Overview,
@@ -67,7 +68,9 @@ from sstplb.errors import (
     Problem,
     UnknownThingError,
 )
+from sstplb.net import capture
 from sstplb.net.call import now_s
+from sstplb.net.capture import CaptureState
 from sstplb.net.goodbye import GOODBYE_S
 from sstplb.net.listener import Listener
 
@@ -341,10 +344,7 @@ class Operator:
         Raises UnknownThingError, BadRequestError or ConflictError.
         """
         async with self._busy:
-            listener = self._balancer.listeners.get(name)
-            if listener is None:
-                known = ", ".join(self._balancer.listeners)
-                raise UnknownThingError(f"there is no listener {name}; known: {known}")
+            listener = self._listener(name)
             if standing is Standing.OFF:
                 raise BadRequestError("a listener is active or draining; to remove it, reload")
             listener.deadline = self._set_deadline(
@@ -386,13 +386,7 @@ class Operator:
 
     async def end_call(self, number: int, *, politely: bool = False) -> CallView:
         """End a running call, at once or politely. Raises UnknownThingError or ConflictError."""
-        call = self._running_calls().get(number)
-        if call is None:
-            known = self.call(number)
-            raise ConflictError(
-                f"call {number} has ended: {known['outcome']} ({known['reason']})",
-                f"calls.{number}",
-            )
+        call = self._running_call(number)
         call.end(KilledError("the operator ended this call"), politely=politely)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_WAIT_S + GOODBYE_S if politely else END_WAIT_S):
@@ -421,6 +415,47 @@ class Operator:
         table = self._checks(pool).pool.affinity
         if not table.forget(self._key(pool, client)):
             raise UnknownThingError(f"{client} is not remembered", f"pools.{pool}.affinity")
+
+    # --- captures -----------------------------------------------------------------------------
+
+    async def captures(self) -> CapturesView:
+        """Return what is recorded, and was. Raises CaptureError or UnavailableError."""
+        directory = self.settings.capture.directory
+        if directory is None:
+            return CapturesView(None, (), ())
+        files = await asyncio.to_thread(capture.files_in, directory)
+        running = await self._balancer.crew.captures()
+        return CapturesView(str(directory), tuple(running), tuple(files))
+
+    async def begin_capture(
+        self, wanted: capture.Selection, seconds_max: float | None, bytes_max: int | None
+    ) -> list[CaptureState]:
+        """Record calls, those that run and new ones; each process that carries writes a file.
+
+        Its limits: as configured, or lower. Raises CaptureError, UnknownThingError, BadValueError,
+        ConflictError or UnavailableError.
+        """
+        async with self._busy:
+            settings = self.settings.capture
+            if seconds_max is not None and seconds_max > settings.seconds_max:
+                raise _too_much("seconds_max", quantities.format_duration(settings.seconds_max))
+            if bytes_max is not None and bytes_max > settings.bytes_max:
+                raise _too_much("bytes_max", quantities.format_size(settings.bytes_max))
+            if wanted.listener is not None:
+                mode = self._listener(wanted.listener).service.listener.mode
+                if not mode.terminates_tls:
+                    text = f"{wanted.listener} is passthrough: TLS does not end here, so nothing"
+                    raise ConflictError(f"{text} can be seen", f"listeners.{wanted.listener}")
+            if wanted.call is not None:
+                self._running_call(wanted.call)
+            return await self._balancer.crew.begin_capture(wanted, seconds_max, bytes_max)
+
+    async def end_capture(self, name: str) -> CaptureState:
+        """End a capture. Raises UnknownThingError or UnavailableError."""
+        ended = await self._balancer.crew.end_capture(name)
+        if ended is None:
+            raise UnknownThingError(f"there is no capture {name} that runs", "captures")
+        return ended
 
     # --- configuration ------------------------------------------------------------------------
 
@@ -617,6 +652,24 @@ class Operator:
         """Write down what the operator did."""
         log.info(event, message=message, **values)
 
+    def _listener(self, name: str) -> Listener:
+        found = self._balancer.listeners.get(name)
+        if found is None:
+            known = ", ".join(self._balancer.listeners)
+            raise UnknownThingError(f"there is no listener {name}; known: {known}")
+        return found
+
+    def _running_call(self, number: int) -> Booking:
+        """Return a call that runs. Raises UnknownThingError or ConflictError."""
+        call = self._running_calls().get(number)
+        if call is None:
+            known = self.call(number)
+            raise ConflictError(
+                f"call {number} has ended: {known['outcome']} ({known['reason']})",
+                f"calls.{number}",
+            )
+        return call
+
     def _checks(self, pool: str) -> PooledChecks:
         found = self._balancer.plan.checks.get(pool)
         if found is None:
@@ -712,6 +765,11 @@ def warn(problems: list[Problem]) -> None:
     """Write warnings about a configuration to the log."""
     for problem in problems:
         log.warning("configuration", message=str(problem))
+
+
+def _too_much(name: str, most: str) -> BadValueError:
+    """Return the error for a capture that is to be more than the configuration allows."""
+    return BadValueError(f"expected at most {most}, as capture.{name} has it", name)
 
 
 def _path(pool: str, backend: str) -> str:

@@ -25,6 +25,7 @@ from sstplb.control.booking import Booking
 from sstplb.control.events import Event
 from sstplb.control.plan import PooledChecks
 from sstplb.net.call import now_s
+from sstplb.net.capture import CaptureFile, CaptureState
 from sstplb.net.listener import Listener
 from sstplb.tls.certificate import Certificate, days_left
 
@@ -223,6 +224,17 @@ class Remembered:
     pinned: bool
     expires_in_s: float | None
     """null: not while it is pinned or has calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapturesView:
+    """What is recorded, and was."""
+
+    directory: str | None
+    """null: captures are not allowed."""
+    running: tuple[CaptureState, ...]
+    files: tuple[CaptureFile, ...]
+    """In the directory, the oldest first; those of running captures, too."""
 
 
 class Volumes:

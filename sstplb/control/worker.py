@@ -12,12 +12,14 @@ From the balancer:
     ("answer", call, is_error, value)    to what that call asked
     ("end", call, error, politely)
     ("forget_sessions", pool)
+    ("do", number, method, arguments)    something of the carrier's; answered by "done"
 
 To the balancer:
 
     ("proposed", problems, served)       what is wrong; SHA-256 of the certificates it would show
     ("ask", call, method, arguments)     a call waits for the answer: one question at a time
     ("tell", call, method, arguments)
+    ("done", number, is_error, value)
     ("log", level, event, values)
     ("report", cpu_s, moved)             once a second: (call, bytes in, bytes out) of who moved
 """
@@ -38,7 +40,7 @@ from sstplb.config import schema
 from sstplb.control import collector
 from sstplb.control.channel import Channel, Message
 from sstplb.control.plan import Prepared, lay_out_services, prepare, served_sha256
-from sstplb.errors import ConfigError, StoppedError
+from sstplb.errors import ConfigError, OperatorError, StoppedError
 from sstplb.net.booking import Chosen
 from sstplb.net.call import Call
 from sstplb.net.carrier import Carrier
@@ -99,10 +101,19 @@ class Worker:
             self._propose(rest[0], rest[1])
         elif name == "adopt":
             self._adopt()
+        elif name == "do":
+            self._channel.send(("done", rest[0], *self._do(rest[1], rest[2])))
         elif name == "forget_sessions" and self._prepared is not None:
             policy = self._prepared.client_policies.get(rest[0])
             if policy is not None:
                 policy.sessions.clear()
+
+    def _do(self, method: str, arguments: tuple[Any, ...]) -> tuple[bool, Any]:
+        """Do what the operator wants; return whether it raised, and what."""
+        try:
+            return False, getattr(self._carrier, method)(*arguments)
+        except OperatorError as error:
+            return True, error
 
     def _left_alone(self) -> None:
         self.ended.set()

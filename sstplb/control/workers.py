@@ -29,12 +29,23 @@ from sstplb.account.record import Outcome, Record
 from sstplb.control.booking import Booking
 from sstplb.control.channel import Channel, Message
 from sstplb.control.plan import Prepared, served_sha256
-from sstplb.errors import CallError, ConfigError, Problem, SstplbError, WorkerDiedError
+from sstplb.errors import (
+    CallError,
+    CaptureError,
+    ConfigError,
+    Problem,
+    SstplbError,
+    UnavailableError,
+    WorkerDiedError,
+)
 from sstplb.net.booking import Chosen
 from sstplb.net.call import now_s
+from sstplb.net.capture import CaptureState, Selection
 
 PROPOSE_MAX_S = 30.0
 """How long loading a configuration may take."""
+DO_MAX_S = 5.0
+"""How long a worker may take to do what an operator wants of it."""
 STOP_MAX_S = 10.0
 """How long a worker without calls may take to end."""
 SILENT_MAX_S = 30.0
@@ -102,6 +113,38 @@ class Workers:
         """Tell everybody."""
         for worker in self._ready:
             worker.send("forget_sessions", pool)
+
+    async def begin_capture(
+        self, wanted: Selection, seconds_max: float | None, bytes_max: int | None
+    ) -> list[CaptureState]:
+        """Have those record who carry what is wanted, or may.
+
+        Raises CaptureError or UnavailableError; then no capture has begun.
+        """
+        number = wanted.call
+        who = [w for w in self._ready if number is None or number in w.bookings]
+        if not who:
+            raise CaptureError("no worker carries it: try again")
+        told = (worker.do("begin_capture", wanted, seconds_max, bytes_max) for worker in who)
+        results = await asyncio.gather(*told, return_exceptions=True)
+        begun = [result for result in results if isinstance(result, CaptureState)]
+        failed = next((result for result in results if isinstance(result, BaseException)), None)
+        if failed is not None:
+            undone = (self.end_capture(state.name) for state in begun)
+            await asyncio.gather(*undone, return_exceptions=True)
+            raise failed
+        return begun
+
+    async def captures(self) -> list[CaptureState]:
+        """Ask everybody for the captures that run. Raises UnavailableError."""
+        found = await asyncio.gather(*(worker.do("captures") for worker in tuple(self._ready)))
+        return [state for states in found for state in states]
+
+    async def end_capture(self, name: str) -> CaptureState | None:
+        """End a capture, whoever makes it. Raises UnavailableError."""
+        asked = (worker.do("end_capture", name) for worker in tuple(self._ready))
+        found: list[CaptureState | None] = await asyncio.gather(*asked)
+        return next((state for state in found if state is not None), None)
 
     def cpu_s(self) -> float:
         """Return what workers have used, those that are gone included."""
@@ -191,6 +234,9 @@ class _Worker:
         self._moved: dict[int, tuple[int, int]] = {}
         self._proposed: asyncio.Future[tuple[list[Problem], Mapping[str, tuple[bytes, ...]]]]
         self._proposed = asyncio.get_running_loop().create_future()
+        self._doing: dict[int, asyncio.Future[Any]] = {}
+        """What it was told to do and has not answered, by number."""
+        self._told_to_do = 0
         self._heard_at = now_s()
         self._channel = Channel(sock, self._take, self._ended)
 
@@ -217,6 +263,24 @@ class _Worker:
     def send(self, *message: Any, descriptor: int | None = None) -> None:
         """Send a message."""
         self._channel.send(message, descriptor)
+
+    async def do(self, method: str, *arguments: Any) -> Any:
+        """Have its carrier do something; return the answer.
+
+        Raises what doing it raises, or UnavailableError when no answer comes.
+        """
+        self._told_to_do += 1
+        number = self._told_to_do
+        answer = self._doing[number] = asyncio.get_running_loop().create_future()
+        self.send("do", number, method, arguments)
+        try:
+            async with asyncio.timeout(DO_MAX_S):
+                return await answer
+        except TimeoutError:
+            silent = f"worker process {self.process_id} does not answer: try again"
+            raise UnavailableError(silent) from None
+        finally:
+            del self._doing[number]
 
     async def propose(self, prepared: Prepared) -> None:
         """Have it load a configuration. Raises ConfigError."""
@@ -278,6 +342,9 @@ class _Worker:
         if not self._proposed.done():
             self._proposed.set_exception(WorkerDiedError("it is gone"))
             self._proposed.exception()
+        for answer in self._doing.values():
+            if not answer.done():
+                answer.set_exception(UnavailableError("a worker process died: try again"))
         self._kill()
         self._on_gone(self)
 
@@ -299,8 +366,21 @@ class _Worker:
         elif name == "log":
             level, event, values = rest
             getattr(log, level)(event, worker=self.process_id, **values)
+        elif name == "done":
+            self._done(*rest)
         elif name == "proposed" and not self._proposed.done():
             self._proposed.set_result((rest[0], rest[1]))
+
+    def _done(self, number: int, is_error: bool, value: Any) -> None:
+        answer = self._doing.get(number)
+        if answer is None or answer.done():
+            if isinstance(value, CaptureState) and not value.ended_because:
+                # It came too late: whoever asked was told that nothing is recorded.
+                self.send("do", number, "end_capture", (value.name,))
+        elif is_error:
+            answer.set_exception(value)
+        else:
+            answer.set_result(value)
 
     def _told(self, number: int, method: str, arguments: tuple[Any, ...]) -> None:
         booking = self.bookings.get(number)

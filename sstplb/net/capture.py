@@ -1,10 +1,10 @@
 """Recording chosen calls as files for Wireshark: the PPP frames that SSTP carries, out of TLS.
 
 A **capture** is one file with a choice of calls (by listener, by client, or one call), and an end:
-after so many seconds, at so many bytes, when somebody stops it, or when the disk is full. Each call
-is an interface of the file, named by its number, so that calls can be told apart
-(``frame.interface_name``). SSTP's own control messages are no PPP frames: they stand as a comment
-on the next frame of their direction.
+after so many seconds, at so many bytes, when somebody stops it, or when the disk is full. An
+operator begins it, or the configuration. Each call is an interface of the file, named by its
+number, so that calls can be told apart (``frame.interface_name``). SSTP's own control messages are
+no PPP frames: they stand as a comment on the next frame of their direction.
 
 - A call is recorded where TLS ends here; in passthrough there is nothing to see. New calls are
   recorded from their first packet. A call that runs is joined at its next packet: where it is
@@ -23,7 +23,7 @@ import contextlib
 import itertools
 import os
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -36,12 +36,11 @@ import structlog
 from sstplb import __version__
 from sstplb.account.record import Record
 from sstplb.config import quantities, schema
-from sstplb.errors import CaptureError, PacketError
+from sstplb.errors import CaptureError, PacketError, ProtocolError
 from sstplb.net.relay import Relay
 from sstplb.protocol import pcapng
 from sstplb.protocol.boundary import Boundary
 from sstplb.protocol.packet import Packet, PacketReader, parse_message
-from sstplb.protocol.pcapng import BlockType
 from sstplb.protocol.ppp_secrets import without_secrets
 
 FLUSH_S = 1.0
@@ -49,6 +48,8 @@ FLUSH_BYTES = 65536
 MESSAGES_MAX = 8
 """Control messages that a frame's comment names; a quiet call says hello once a minute."""
 FILE_PATTERN = "sstplb-*.pcapng"
+FILE_HEAD_BYTES = 4096
+"""Enough for the block that begins a file."""
 SECRETS_REMOVED = "sstplb: secrets overwritten with zeros"
 
 log = structlog.get_logger()
@@ -90,33 +91,53 @@ class Selection:
         return ", ".join(f"{name} {value}" for name, value in said if value is not None)
 
 
+@dataclass(frozen=True, slots=True)
+class CaptureState:
+    """How far a capture is."""
+
+    name: str
+    """Of its file."""
+    chosen: str
+    """Which calls."""
+    started_at: float
+    ends_at: float
+    """At the latest."""
+    calls: int
+    calls_left_out: int
+    """Calls that fitted, when ``capture.calls_max`` were being recorded."""
+    frames: int
+    bytes: int
+    bytes_max: int
+    with_secrets: bool
+    ended_because: str
+    """Empty: it runs."""
+
+
 class Recorder:
-    """All captures of the balancer. Every method belongs to the event loop's thread."""
+    """All captures of a process's calls. Every method belongs to the event loop's thread."""
 
     def __init__(self) -> None:
         self.captures: dict[str, Capture] = {}
         """Those that run, by name: that of their file."""
         self._settings = schema.Capture()
-        self._configured: Capture | None = None
-        """The one that the configuration began."""
         self._recorded: dict[int, tuple[Capture, Recordable]] = {}
 
     def reconfigure(self, settings: schema.Capture, running: Iterable[Recordable] = ()) -> None:
         """Take over settings; begin what they ask for, if they ask for something new.
 
+        A capture lives under the settings it began with: when they change, it ends.
         Never raises: what cannot begin is logged.
         """
         if settings == self._settings:
             return
-        if settings.directory is None:
-            self.stop_all("the configuration does not allow it any more")
-        elif self._configured is not None:
-            self._configured.stop("the configuration has changed")
-        self._settings, self._configured = settings, None
+        is_allowed = settings.directory is not None
+        change = "has changed" if is_allowed else "does not allow it any more"
+        self.stop_all(f"the configuration {change}")
+        self._settings = settings
         wanted = Selection(settings.listener, settings.client)
         if settings.directory is not None and str(wanted):
             try:
-                self._configured = self.start(wanted, running)
+                self.start(wanted, running)
             except CaptureError as error:
                 log.warning("capture_refused", message=str(error))
 
@@ -138,6 +159,9 @@ class Recorder:
             raise CaptureError("captures are not allowed: set capture.directory")
         if not str(selection):
             raise CaptureError("say which calls: a listener, a client or a call")
+        running = tuple(running)
+        if selection.call is not None:
+            self._insist_on(selection.call, running)
         capture = Capture(
             _new_file(settings),
             selection,
@@ -156,9 +180,6 @@ class Recorder:
         capture.begin(seconds)
         for call in running:
             self.consider(call)
-        if selection.call is not None and not capture.calls:
-            capture.stop(f"there is no call {selection.call} that could be recorded")
-            raise CaptureError(f"there is no call {selection.call} that could be recorded")
         return capture
 
     def consider(self, call: Recordable) -> None:
@@ -166,7 +187,8 @@ class Recorder:
         number = call.record.id
         if not self.captures or number in self._recorded or not call.is_recordable:
             return
-        capture = next((c for c in self.captures.values() if c.selection.fits(call.record)), None)
+        newest_first = reversed(self.captures.values())
+        capture = next((c for c in newest_first if c.selection.fits(call.record)), None)
         if capture is None or call.relay is None:
             return
         if len(self._recorded) >= self._settings.calls_max:
@@ -185,6 +207,22 @@ class Recorder:
         """End every capture."""
         for capture in tuple(self.captures.values()):
             capture.stop(why)
+
+    def _insist_on(self, number: int, running: Iterable[Recordable]) -> None:
+        """Raise CaptureError when one call cannot be recorded."""
+        call = next((call for call in running if call.record.id == number), None)
+        if call is None or not call.is_recordable:
+            raise CaptureError(
+                f"call {number} has no packets that can be seen: either TLS does not end here "
+                "(passthrough), or it is not connected to a backend, or it is no SSTP"
+            )
+        if number in self._recorded:
+            other, _ = self._recorded[number]
+            raise CaptureError(f"call {number} is being recorded already, by {other.name}")
+        if len(self._recorded) >= self._settings.calls_max:
+            raise CaptureError(
+                f"{len(self._recorded)} calls are being recorded already (capture.calls_max)"
+            )
 
     def _ended(self, capture: "Capture") -> None:
         self.captures.pop(capture.name, None)
@@ -223,6 +261,7 @@ class Capture:
         self._on_end = on_end
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
+        self._started_at = self._ends_at = time.time()
         self._timers: list[asyncio.TimerHandle] = []
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
@@ -233,12 +272,30 @@ class Capture:
     def begin(self, seconds_max: float) -> None:
         """Write the file's beginning; from now on it ends by itself."""
         loop = asyncio.get_running_loop()
+        self._ends_at = self._started_at + seconds_max
         self._timers = [
             loop.call_later(seconds_max, self.stop, f"its {seconds_max:g} s are over"),
             loop.call_later(FLUSH_S, self._flush_again, loop),
         ]
         secrets = "secrets are in it" if self._with_secrets else "without secrets"
         self._write(pcapng.section_header(f"sstplb {__version__}", f"{self.selection}; {secrets}"))
+
+    @property
+    def state(self) -> CaptureState:
+        """How far it is."""
+        return CaptureState(
+            self.name,
+            str(self.selection),
+            self._started_at,
+            self._ends_at,
+            self.calls,
+            self.calls_left_out,
+            self.frames,
+            self.bytes,
+            self._bytes_max,
+            self._with_secrets,
+            self.ended_because,
+        )
 
     def join(
         self, record: Record, boundaries: tuple[Boundary, Boundary]
@@ -368,36 +425,35 @@ class _Direction:
 
 @dataclass(frozen=True, slots=True)
 class CaptureFile:
-    """What a file in the directory holds, as far as it is written."""
+    """A file in the directory."""
 
-    path: Path
+    name: str
     about: str
     """Which calls were chosen, and whether secrets are in it."""
     bytes: int
-    calls: int
-    frames: int
+    written_at: float
+    """When it was last written to."""
 
 
 def files_in(directory: Path) -> list[CaptureFile]:
-    """Return the captures in a directory, oldest first. Raises OSError, or ProtocolError."""
-    found = []
-    for path in sorted(directory.glob(FILE_PATTERN)):
-        data = path.read_bytes()
-        kinds: Counter[int] = Counter()
-        about = ""
-        for block in pcapng.blocks(data):
-            about = about or pcapng.comment_of(block)
-            kinds[block.type] += 1
-        found.append(
-            CaptureFile(
-                path,
-                about,
-                len(data),
-                kinds[BlockType.INTERFACE_DESCRIPTION],
-                kinds[BlockType.ENHANCED_PACKET],
-            )
-        )
-    return found
+    """Return the captures in a directory, oldest first. Raises CaptureError.
+
+    Only the beginning of each is read: they may be large, and many.
+    """
+    try:
+        return [_look_at(path) for path in sorted(directory.glob(FILE_PATTERN))]
+    except OSError as error:
+        raise CaptureError(f"cannot look into {directory}: {error.strerror}") from error
+
+
+def _look_at(path: Path) -> CaptureFile:
+    with path.open("rb") as file:
+        head, found = file.read(FILE_HEAD_BYTES), os.fstat(file.fileno())
+    try:
+        about = next((pcapng.comment_of(block) for block in pcapng.blocks(head)), "")
+    except ProtocolError:
+        about = "no capture of ours"
+    return CaptureFile(path.name, about, found.st_size, found.st_mtime)
 
 
 def _new_file(settings: schema.Capture) -> Path:

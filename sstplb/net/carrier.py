@@ -12,7 +12,7 @@ from sstplb.config import schema
 from sstplb.net import tcp
 from sstplb.net.booking import Booking
 from sstplb.net.call import Call
-from sstplb.net.capture import Recorder
+from sstplb.net.capture import CaptureState, Recorder, Selection
 from sstplb.net.leg import PlainLeg
 from sstplb.net.relay import Transit
 from sstplb.net.service import Service
@@ -50,6 +50,26 @@ class Carrier:
         """Take over what a reload changed of what calls share."""
         self.transit.resize(config.limits.relay_buffer)
         self.recorder.reconfigure(config.capture, self.calls)
+
+    def begin_capture(
+        self, wanted: Selection, seconds_max: float | None, bytes_max: int | None
+    ) -> CaptureState:
+        """Record those of these calls that are wanted. Raises CaptureError."""
+        return self.recorder.start(
+            wanted, self.calls, seconds_max=seconds_max, bytes_max=bytes_max
+        ).state
+
+    def captures(self) -> list[CaptureState]:
+        """Return the captures that run."""
+        return [capture.state for capture in self.recorder.captures.values()]
+
+    def end_capture(self, name: str) -> CaptureState | None:
+        """End a capture; None: there is none of that name."""
+        capture = self.recorder.captures.get(name)
+        if capture is None:
+            return None
+        capture.stop("the operator ended it")
+        return capture.state
 
     async def stop(self) -> None:
         """Wait until the last session is over, then let go of what they shared."""

@@ -14,7 +14,8 @@ import pytest
 
 from sstplb.errors import CaptureError, ConfigError
 from sstplb.lab.pki import Issued, LabPki
-from sstplb.net.capture import SECRETS_REMOVED, Capture, Selection, files_in
+from sstplb.net.capture import FILE_PATTERN, SECRETS_REMOVED, Capture, Selection, files_in
+from sstplb.protocol.pcapng import BlockType, blocks
 from sstplb.protocol.ppp_peer import Authentication
 from tests.characters import Stage, packets, play, staged
 from tests.stories.test_real_calls import Lab
@@ -31,6 +32,16 @@ def tshark(path: Path, *fields: str) -> list[list[str]]:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def counted(directory: Path) -> list[tuple[int, int]]:
+    """Return the calls and frames of each capture in a directory."""
+    found = []
+    for path in sorted(directory.glob(FILE_PATTERN)):
+        kinds = [block.type for block in blocks(path.read_bytes())]
+        calls, frames = BlockType.INTERFACE_DESCRIPTION, BlockType.ENHANCED_PACKET
+        found.append((kinds.count(calls), kinds.count(frames)))
+    return found
 
 
 def allow(stage: Stage, directory: Path, **more: Any) -> Path:
@@ -126,10 +137,10 @@ def test_a_call_that_runs_is_joined_at_a_packet(
             await client.close()
             await stage.ended()
             assert made.ended_because == "its call has ended"
-        (found,) = files_in(tmp_path)
-        assert found.calls == 1
+        ((calls, frames),) = counted(tmp_path)
+        assert calls == 1
         # From where nobody counted, one packet more may pass until the next is found.
-        assert found.frames in ((60,) if follow == "full" else (58, 59, 60)), found
+        assert frames in ((60,) if follow == "full" else (58, 59, 60))
         assert payload[4:1404] in made.path.read_bytes()
 
     play(story)
@@ -163,7 +174,7 @@ def test_only_chosen_calls_are_recorded(pki: LabPki, served: Issued, tmp_path: P
 def test_a_capture_ends_at_its_limits(pki: LabPki, served: Issued, tmp_path: Path) -> None:
     async def story() -> None:
         stage = Stage("reencrypt", pki.root_path, served)
-        allow(stage, tmp_path, bytes_max="64KiB", calls_max=1, files_max=3)
+        allow(stage, tmp_path, bytes_max="64KiB", calls_max=1, files_max=2)
         async with staged(stage):
             clients = [await stage.client() for _ in range(2)]
             for client in clients:
@@ -178,7 +189,7 @@ def test_a_capture_ends_at_its_limits(pki: LabPki, served: Issued, tmp_path: Pat
             short = start(Selection(client=ip_network("127.0.0.0/8")), seconds_max=0.05)
             await asyncio.sleep(0.1)
             assert short.ended_because == "its 0.05 s are over"
-            with pytest.raises(CaptureError, match="no call 77"):
+            with pytest.raises(CaptureError, match="call 77 has no packets"):
                 start(Selection(call=77))
             with pytest.raises(CaptureError, match="files_max"):
                 start(Selection(listener="vpn"))
@@ -213,7 +224,8 @@ def test_a_full_disk_ends_the_capture_and_not_the_call(
             monkeypatch.undo()
         (found,) = files_in(tmp_path)
         assert found.bytes == made.bytes, "nothing behind the last whole block"
-        assert found.frames
+        ((_, frames),) = counted(tmp_path)
+        assert frames
 
     play(story)
 
@@ -243,6 +255,54 @@ def test_a_reload_begins_and_ends_captures(pki: LabPki, served: Issued, tmp_path
             assert again.ended_because == "the configuration does not allow it any more"
 
     play(story)
+
+
+def test_a_capture_lives_under_the_settings_it_began_with(
+    pki: LabPki, served: Issued, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        stage = Stage("offload", pki.root_path, served)
+        allow(stage, tmp_path, secrets=True)
+        async with staged(stage):
+            made = stage.carrier.recorder.start(Selection(listener="vpn"))
+            allow(stage, tmp_path, secrets=False)
+            await stage.reload()
+            assert made.ended_because == "the configuration has changed"
+
+    play(story)
+
+
+def test_a_call_is_in_one_capture_at_a_time(pki: LabPki, served: Issued, tmp_path: Path) -> None:
+    async def story() -> None:
+        stage = Stage("offload", pki.root_path, served)
+        allow(stage, tmp_path, calls_max=1)
+        async with staged(stage):
+            for _ in range(2):
+                client = await stage.client()
+                await client.open()
+                assert await client.echo(packets(1404))
+            recorder, running = stage.carrier.recorder, stage.carrier.calls
+            made = recorder.start(Selection(call=1), running)
+            with pytest.raises(CaptureError, match=f"being recorded already, by {made.name}"):
+                recorder.start(Selection(call=1), running)
+            with pytest.raises(CaptureError, match=r"\(capture.calls_max\)"):
+                recorder.start(Selection(call=2), running)
+            assert len(files_in(tmp_path)) == 1, "who is refused leaves no file"
+
+    play(story)
+
+
+def test_a_file_of_somebody_else_is_listed_as_such(tmp_path: Path) -> None:
+    (tmp_path / "sstplb-1.pcapng").write_bytes(b"no capture at all")
+    (tmp_path / "sstplb-2.pcapng").write_bytes(b"")
+    (tmp_path / "other.pcapng").write_bytes(b"")
+    found = files_in(tmp_path)
+    assert [(file.name, file.about, file.bytes) for file in found] == [
+        ("sstplb-1.pcapng", "no capture of ours", 17), ("sstplb-2.pcapng", "", 0),
+    ]  # fmt: skip
+    (tmp_path / "sstplb-3.pcapng").mkdir()
+    with pytest.raises(CaptureError, match="cannot look into"):
+        files_in(tmp_path)
 
 
 def test_a_directory_that_cannot_be_used_is_a_mistake(

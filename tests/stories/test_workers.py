@@ -17,9 +17,9 @@ from sstplb.control.plan import prepare
 from sstplb.control.workers import Workers
 from sstplb.errors import ConfigError, KilledError
 from sstplb.lab.pki import Issued, LabPki
-from sstplb.net.capture import files_in
 from sstplb.protocol.proxy import encode_v1
 from tests.characters import ANSWER, LIMIT_S, REQUEST, Client, Stage, packets, play, staged, until
+from tests.stories.test_capture import counted
 
 
 def stage_of(pki: LabPki, served: Issued, mode: str = "offload", count: int = 3) -> Stage:
@@ -311,7 +311,6 @@ def test_captures_are_made_where_the_calls_are(pki: LabPki, served: Issued, tmp_
         async with staged(stage):
             for client in await opened(stage, 2):
                 assert await client.echo(packets(5 * 1404))
-        found = files_in(tmp_path)
-        assert [(file.calls, file.frames) for file in found] == [(1, 10), (1, 10)]
+        assert counted(tmp_path) == [(1, 10), (1, 10)]
 
     play(story)

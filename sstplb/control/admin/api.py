@@ -17,9 +17,11 @@ from sstplb.control.admin.reply import Reply
 from sstplb.control.admin.shapes import (
     AffinityPage,
     BackendGiven,
+    Begun,
     CallPage,
     CallShape,
     CallsMaxGiven,
+    CaptureGiven,
     CertificatePage,
     ConfigShape,
     DeclarationGiven,
@@ -42,7 +44,8 @@ from sstplb.control.admin.streams import Streams
 from sstplb.control.drift import Review
 from sstplb.control.operator import Operator
 from sstplb.control.selection import Selection
-from sstplb.control.views import BackendView, ListenerView, Overview, Remembered
+from sstplb.control.views import BackendView, CapturesView, ListenerView, Overview, Remembered
+from sstplb.net import capture
 
 router = APIRouter()
 outside = APIRouter()
@@ -230,6 +233,28 @@ async def forget(desk: Desk, pool: str, client: str) -> Response:
     """Forget a client, pinned or not; its calls run on."""
     desk.forget(pool, client)
     return Reply(Done())
+
+
+# --- captures ---------------------------------------------------------------------------------
+
+
+@router.get("/captures", response_model=CapturesView, tags=["captures"])
+async def captures(desk: Desk) -> Response:
+    """Show the captures that run, and the files there are."""
+    return Reply(await desk.captures())
+
+
+@router.post("/captures", response_model=Begun, status_code=201, tags=["captures"])
+async def begin_capture(desk: Desk, given: CaptureGiven) -> Response:
+    """Record chosen calls as files for Wireshark, where the configuration allows captures."""
+    wanted = capture.Selection(given.listener, given.client, given.call)
+    return Reply(Begun(await desk.begin_capture(wanted, given.seconds_max, given.bytes_max)), 201)
+
+
+@router.post("/captures/{name}/end", response_model=capture.CaptureState, tags=["captures"])
+async def end_capture(desk: Desk, name: str) -> Response:
+    """End a capture; its file stays."""
+    return Reply(await desk.end_capture(name))
 
 
 # --- configuration and certificates -----------------------------------------------------------

@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sstplb.account.causes import Cause, Diagnosis
 from sstplb.account.record import Goodbye, PassedOver, Story
-from sstplb.config.quantities import DURATION_S_MAX, Sha256Hex
+from sstplb.config.quantities import DURATION_S_MAX, FILE_BYTES_MIN, Network, Sha256Hex
 from sstplb.config.schema import LogLevel, Standing
 from sstplb.control.rollout import PoolRollout
 from sstplb.control.views import CertificateView, Remembered
+from sstplb.net.capture import CaptureState
 
 # --- what is sent -----------------------------------------------------------------------------
 
@@ -96,6 +97,21 @@ class BackendGiven(Given):
     """The backend a client is pinned to."""
 
     backend: str
+
+
+class CaptureGiven(Given):
+    """Which calls to record: those that fit all that is said, and something must be."""
+
+    listener: str | None = None
+    """Calls of this listener; TLS must end there."""
+    client: Network | None = None
+    """Calls from this address or network."""
+    call: int | None = None
+    """One call that runs; the capture ends with it."""
+    seconds_max: Annotated[float, Field(gt=0)] | None = None
+    """How long; null, or at most: ``capture.seconds_max``."""
+    bytes_max: Annotated[int, Field(ge=FILE_BYTES_MIN)] | None = None
+    """How large the file becomes; null, or at most: ``capture.bytes_max``."""
 
 
 class LevelGiven(Given):
@@ -281,6 +297,13 @@ class RolloutPage:
     """Where each pool stands whose clients are shown certificates of ours."""
 
     pools: list[PoolRollout]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The captures that have begun: one for each process that carries calls."""
+
+    captures: list[CaptureState]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import typer
 
-from sstplb.control.ctl import doing, groups, pools, seeing
+from sstplb.control.ctl import capturing, doing, groups, pools, seeing
 from sstplb.control.ctl.group import EPILOG, HELP, AnywhereGroup, callback
 
 app = typer.Typer(
@@ -11,5 +11,6 @@ app = typer.Typer(
 app.callback()(callback)
 app.add_typer(seeing.app)
 app.add_typer(groups.app)
+app.add_typer(capturing.app, name="capture")
 app.add_typer(doing.app)
 app.add_typer(pools.app)

@@ -382,6 +382,49 @@ def affinity(pool: str, page: Shown) -> Group:
     return Group(table, Text(f"{pool}: {rest} clients", "dim"))
 
 
+def captures(page: Shown) -> Group:
+    """Show the captures that run, and the files there are."""
+    directory = page["directory"]
+    if directory is None:
+        return Group(Text("captures are not allowed: set capture.directory, and reload"))
+    parts: list[RenderableType] = []
+    if page["running"]:
+        parts += [running_captures(page["running"]), Text()]
+    names = {shown["name"] for shown in page["running"]}
+    files = [shown for shown in page["files"] if shown["name"] not in names]
+    if files:
+        table = Sheet("FILE", ">SIZE", "LAST WRITTEN", "*ABOUT")
+        for shown in files:
+            size = format_bytes(shown["bytes"])
+            table.add(shown["name"], size, moment(shown["written_at"]), shown["about"])
+        parts += [table, Text()]
+    count = f"{len(page['running'])} run, {len(files)} have ended"
+    return Group(*parts, Text(f"{directory}: {count}", "dim"))
+
+
+def running_captures(running: list[Shown]) -> "Sheet":
+    """Show captures that run."""
+    table = Sheet("CAPTURE", ">CALLS", ">FRAMES", ">SIZE", ">ENDS IN", "*RECORDS")
+    for shown in running:
+        secrets = ", secrets too" if shown["with_secrets"] else ""
+        table.add(
+            shown["name"], str(shown["calls"]), str(shown["frames"]),
+            f"{format_bytes(shown['bytes'])}/{format_bytes(shown['bytes_max'])}",
+            ago(shown["ends_at"] - time.time()), f"{shown['chosen']}{secrets}",
+        )  # fmt: skip
+    return table
+
+
+def ended_captures(ended: list[Shown]) -> Group:
+    """Show captures that were ended."""
+    lines = (
+        f"{shown['name']} has ended: {shown['frames']} frames of {shown['calls']} calls, "
+        f"{format_bytes(shown['bytes'])}"
+        for shown in ended
+    )
+    return Group(*(Text(line) for line in lines)) if ended else Group(Text("no capture runs"))
+
+
 # --- words for what stands in a cell -------------------------------------------------------------
 
 

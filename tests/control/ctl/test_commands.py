@@ -410,6 +410,42 @@ def test_clients_are_pinned_listed_and_forgotten(stage: OperatedStage) -> None:
     play(story)
 
 
+def test_captures_are_begun_listed_and_ended(stage: OperatedStage) -> None:
+    async def story() -> None:
+        async with staged(stage):
+            assert "capture.directory" in (await ctl(stage, "capture", "list")).out
+            refused = await ctl(stage, "capture", "begin", "--listener", "vpn")
+            assert (refused.code, "capture.directory" in refused.err) == (1, True)
+            stage.capture = {"directory": str(stage.file.parent)}
+            stage.write()
+            assert (await ctl(stage, "reload")).code == 0
+            wrong = await ctl(stage, "capture", "begin", "--listener", "vp")
+            assert "did you mean vpn" in wrong.err
+            wrong = await ctl(stage, "capture", "begin", "--client", "10.0.0.1/8")
+            assert (wrong.code, "did you mean 10.0.0.0/8" in wrong.err) == (1, True)
+            caller = await stage.opened()
+            words = ("capture", "begin", "--client", "127.0.0.0/8", "--for", "1m", "--size", "1MiB")
+            (row,) = (await ctl(stage, *words)).lines(".pcapng")
+            assert row.split()[1:] == ["1", "0", *row.split()[3:-2], "client", "127.0.0.0/8"]
+            assert await caller.echo(packets(5 * 1404))
+            shown = (await ctl(stage, "capture", "list", "--json")).json
+            (one,) = shown["running"]
+            assert (one["frames"], one["bytes_max"]) == (10, 1 << 20)
+            ended = await ctl(stage, "capture", "end")
+            assert f"{one['name']} has ended: 10 frames of 1 calls" in ended.out
+            assert (await ctl(stage, "capture", "end")).out == "no capture runs\n"
+            assert "no capture x" in (await ctl(stage, "capture", "end", "x")).err
+            listed = (await ctl(stage, "capture", "list")).out
+            assert "0 run, 1 have ended" in listed
+            assert "client 127.0.0.0/8; without secrets" in listed
+            alone = await asyncio.to_thread(
+                CliRunner().invoke, app, ["capture", "list", "--socket", str(stage.socket)]
+            )
+            assert "0 run, 1 have ended" in alone.stdout
+
+    play(story)
+
+
 def test_reload_puts_the_file_in_force_or_says_why_not(stage: OperatedStage) -> None:
     async def story() -> None:
         async with staged(stage):
@@ -458,6 +494,8 @@ def test_stop_is_asked_for_with_its_patience(stage: OperatedStage) -> None:
         ("status", "--url", "http://h:1"),
         ("status", "--token-file", "t"),
         ("calls", "--state", "odd"),
+        ("capture", "begin"),
+        ("capture", "begin", "--call", "1", "--for", "10"),
         ("nonsense",),
     ],
 )
@@ -466,13 +504,13 @@ def test_a_command_line_that_makes_no_sense_is_exit_code_2(words: tuple[str, ...
 
 
 def test_every_command_explains_itself() -> None:
-    for group in ((), ("listeners",), ("affinity",), ("certs",)):
+    for group in ((), ("listeners",), ("affinity",), ("certs",), ("capture",)):
         assert typed(*group, "--help").code == 0
     said = typed("--help").out
     commands = (
         "status backends calls call drain enable off weight calls-max kill listeners affinity "
         "reload save drift add remove bring-back check-now certs events log-level stop upgrade "
-        "version"
+        "version capture"
     )
     for command in commands.split():
         assert command in said
