@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import signal
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +54,9 @@ def main() -> None:
     if arguments.command == "compare":
         old, new = report.load(arguments.old), report.load(arguments.new)
         raise SystemExit(0 if report.compare(old, new, console) else 1)
+    # However it is told to end, what it started ends with it, and what is complete is kept.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     size = QUICK if arguments.quick else FULL
     peers = tuple(arguments.peers.split(",")) if arguments.peers else size.peers
     if unknown := set(peers) - set(_peers()):

@@ -323,19 +323,10 @@ def run(size: Size, directory: Path, progress: Progress, only: str = "") -> dict
     try:
         with stage(directory, (OURS, *size.peers)) as on:
             versions = {name: proxy.version for name, proxy in on.proxies.items()}
-            for cell in cells:
-                row = Row(cell)
-                rounds = 1 if cell.load.startswith("idle") else size.rounds
-                able = [p for p in on.proxies.values() if (cell.port or cell.mode) in p.ports]
-                for number in range(rounds):
-                    # Another one begins each round: who comes first has no advantage.
-                    turn = number % len(able)
-                    for proxy in able[turn:] + able[:turn]:
-                        if proxy.name not in row.failures:
-                            _round(cell, proxy, on, row)
-                        progress.measured(cell, proxy.name)
-                rows.append(row)
-                progress.row(row)
+            with suppress(KeyboardInterrupt):  # what is complete by then is a result, too
+                for cell in cells:
+                    rows.append(_row(cell, on, size.rounds, progress))
+                    progress.row(rows[-1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return {
@@ -347,6 +338,20 @@ def run(size: Size, directory: Path, progress: Progress, only: str = "") -> dict
         "rounds": size.rounds,
         "rows": [row.as_json() for row in rows],
     }
+
+
+def _row(cell: Cell, on: Stage, rounds: int, progress: Progress) -> Row:
+    """Measure one cell: every proxy that serves it, round after round."""
+    row = Row(cell)
+    able = [p for p in on.proxies.values() if (cell.port or cell.mode) in p.ports]
+    for number in range(1 if cell.load.startswith("idle") else rounds):
+        # Another one begins each round: who comes first has no advantage.
+        turn = number % len(able)
+        for proxy in able[turn:] + able[:turn]:
+            if proxy.name not in row.failures:
+                _round(cell, proxy, on, row)
+            progress.measured(cell, proxy.name)
+    return row
 
 
 def _round(cell: Cell, proxy: Proxy, on: Stage, row: Row) -> None:

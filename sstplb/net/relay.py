@@ -463,19 +463,19 @@ class _Pump:
                 self._source.sock.fileno(), self._pipe[1], PIPE_BYTES, flags=flags
             )
         except BlockingIOError:
-            self._give_pipe_back()
             return False
         except OSError:  # a reset, or what is no data
             self._held = 0
-        if not self._held:
+        count = self._held
+        if not count:
             self._give_pipe_back()
             return True  # ``take`` knows what it means
-        is_bulk = self._held >= BULK_BYTES
         if not self._empty_pipe():
             return False
-        if not is_bulk:
+        # Who waits for an ending looks at the first chunk of each wake-up.
+        if count < BULK_BYTES or self._seen_bytes_max:
             self._give_pipe_back()
-        return is_bulk
+        return count >= PIPE_BYTES  # else the socket was empty, or the loop calls again
 
     def _empty_pipe(self) -> bool:
         """Move what the pipe holds to the sink; return whether that was all."""
