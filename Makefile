@@ -27,7 +27,7 @@ demo: $(VENV)/ready-run  ## watch SSTP calls go through all three modes (ARGS="-
 	@$(VENV)/bin/sstplb demo $(ARGS)
 
 test: $(VENV)/ready-dev system-packages  ## run all tests
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTHON) -m pytest -n auto $(ARGS)
 
 soak: $(VENV)/ready-dev  ## 100 reloads and 20 upgrades under calls, by one process and by two workers
 	SSTPLB_SOAK=1 $(PYTHON) -m pytest -s tests/stories/test_upgrade.py -k refused $(ARGS)
@@ -37,7 +37,7 @@ interop: $(VENV)/ready-dev system-packages  ## run only the tests with third-par
 
 test-ktls: $(VENV)/ready-dev  ## run calls through the kernel's TLS, in a virtual machine that has it
 	@sh .ci/need $(KTLS_PACKAGES)
-	python3 tests/ktls/boot.py $(PYTHON) -m pytest -q -p no:cacheprovider $(KTLS_TESTS) $(ARGS)
+	python3 tests/ktls/boot.py $(PYTHON) -m pytest -q --color=no -p no:cacheprovider $(KTLS_TESTS) $(ARGS)
 
 check: $(VENV)/ready-dev  ## format, lint and types
 	$(VENV)/bin/ruff format --check

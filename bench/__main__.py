@@ -31,6 +31,9 @@ def main() -> None:
     running.add_argument("--rounds", type=int, help="interleaved rounds of each cell")
     running.add_argument("--peers", help="comma-separated, out of: " + ", ".join(_peers()))
     running.add_argument("--output", type=Path, default=RESULTS / "latest.json")
+    running.add_argument(
+        "--update", action="store_true", help="keep the other rows that the output file has"
+    )
     running.add_argument("--no-pictures", action="store_true")
     comparing = commands.add_parser("compare", help="show what changed between two results")
     comparing.add_argument("old", type=Path)
@@ -70,6 +73,8 @@ def main() -> None:
         raise SystemExit(f"bench: {error}") from error
     finally:
         shown.end()
+    if arguments.update:
+        result = report.updated(report.load(arguments.output), result)
     _keep(arguments.output, result)
     console.print(report.table(result))
     console.print(f"kept in {arguments.output}; took {result['took_s']} s")

@@ -98,6 +98,18 @@ def compare(old: Result, new: Result, console: Console) -> bool:
     return good
 
 
+def updated(old: Result, new: Result) -> dict[str, Any]:
+    """Return ``old`` with the cells that ``new`` has measured again."""
+    again = {_cell(row): row for row in new["rows"]}
+    known = [again.pop(_cell(row), row) for row in old["rows"]]
+    return {
+        **old,
+        "took_s": old["took_s"] + new["took_s"],
+        "versions": {**old["versions"], **new["versions"]},
+        "rows": [*known, *again.values()],
+    }
+
+
 def load(path: Path) -> Result:
     """Read a result. Raises SystemExit with a sentence when it is none."""
     try:

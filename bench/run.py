@@ -23,7 +23,7 @@ from pathlib import Path
 from bench.cells import Cell, Measure, Size, grid
 from bench.handshakes import Handshakes
 from bench.load import Job
-from bench.proxies import CannotStartError, Proxy, Scene, issue, make_scene, read_text, start
+from bench.proxies import CannotStartError, Proxy, Scene, cpu_s, issue, make_scene, read_text, start
 from sstplb.lab.pki import KeyKind, LabPki
 
 OURS = "sstplb"
@@ -131,7 +131,7 @@ class Helper:
 
     def cpu_s(self) -> float:
         """Return its CPU seconds."""
-        return int(read_text(Path(f"/proc/{self.process.pid}/schedstat")).split()[0]) / 1e9
+        return cpu_s(self.process.pid)
 
     def end(self) -> None:
         """End it, whatever it is doing."""

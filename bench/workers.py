@@ -18,7 +18,7 @@ from rich.table import Table
 
 from bench.cells import stream_cell
 from bench.load import Job
-from bench.proxies import Proxy, read_text, start
+from bench.proxies import Proxy, cpu_s, start
 from bench.run import OURS, Helper, Stage, stage
 
 COUNTS = (1, 2)
@@ -91,7 +91,4 @@ def _one(on: Stage, count: int, mode: str, pattern: str) -> tuple[float, float]:
 
 
 def _each(proxy: Proxy) -> dict[int, float]:
-    return {
-        pid: int(read_text(Path(f"/proc/{pid}/schedstat")).split()[0]) / 1e9
-        for pid in proxy.processes()
-    }
+    return {pid: cpu_s(pid) for pid in proxy.processes()}

@@ -1,6 +1,8 @@
 """The bench: its load notices what a proxy does to the bytes; its ratios compare fairly."""
 
 import io
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from rich.console import Console
 from bench import document, report
 from bench.cells import FULL, QUICK, Measure, grid
 from bench.load import BrokenLoadError, Errand, Receiver
+from bench.proxies import cpu_s
 from bench.run import Row
 from bench.stream import DONE, pattern
 from sstplb.config.schema import Follow
@@ -119,6 +122,23 @@ def test_a_page_holds_every_cell_and_says_what_was_missed(tmp_path: Path) -> Non
     assert "(missed)" in text
     with pytest.raises(ValueError, match="no marks"):
         document.write(whole_result(), Path(__file__))
+
+
+def test_a_cell_can_be_measured_again() -> None:
+    old, new = whole_result(), whole_result()
+    new["rows"] = [{**new["rows"][3], "ours": 123.0}]
+    after = report.updated(old, new)
+    assert [row["ours"] for row in after["rows"]][3] == 123.0
+    assert len(after["rows"]) == len(old["rows"])
+    assert after["took_s"] == 120
+
+
+def test_what_threads_used_counts_when_they_have_ended() -> None:
+    before = cpu_s(os.getpid())
+    worker = threading.Thread(target=lambda: sum(range(3_000_000)))
+    worker.start()
+    worker.join()
+    assert cpu_s(os.getpid()) - before > 0.005
 
 
 def test_an_errand_travels_in_the_head() -> None:

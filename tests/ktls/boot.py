@@ -76,21 +76,31 @@ def main(command: list[str]) -> int:
 
 def fetch_kernel() -> Path:
     """Return the newest stock kernel's package, from the cache while it is the newest."""
-    listed = subprocess.run(
-        ["apt-cache", "depends", "linux-image-amd64"], check=True, capture_output=True, text=True
-    ).stdout
-    found = re.search(r"linux-image-\d\S*-amd64", listed)
+    found = newest_kernel()
+    if found is None and os.geteuid() == 0:  # a fresh machine has no lists
+        subprocess.run(["apt-get", "-qq", "update"], check=True)
+        found = newest_kernel()
     if found is None:
         raise SystemExit("boot.py: apt knows no kernel; run apt-get update")
     CACHE.mkdir(parents=True, exist_ok=True)
-    if not (known := sorted(CACHE.glob(f"{found[0]}_*.deb"))):
+    if not (known := sorted(CACHE.glob(f"{found}_*.deb"))):
         for old in CACHE.glob("*.deb"):
             old.unlink()
         # As root apt would become another user, who may not write here.
         mine = ["-o", "APT::Sandbox::User=root"] if os.geteuid() == 0 else []
-        subprocess.run(["apt-get", "-qq", *mine, "download", found[0]], check=True, cwd=CACHE)
-        known = sorted(CACHE.glob(f"{found[0]}_*.deb"))
+        subprocess.run(["apt-get", "-qq", *mine, "download", found], check=True, cwd=CACHE)
+        known = sorted(CACHE.glob(f"{found}_*.deb"))
     return known[-1]
+
+
+def newest_kernel() -> str | None:
+    """Return the name of the stock kernel's package, as far as apt knows one."""
+    listed = subprocess.run(
+        ["apt-cache", "depends", "linux-image-amd64"],
+        check=False, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    match = re.search(r"linux-image-\d\S*-amd64", listed)
+    return match[0] if match else None
 
 
 def make_initrd(directory: Path, version: str, command: str) -> Path:
