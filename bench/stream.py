@@ -33,8 +33,9 @@ GO, DONE, BROKEN = (data_packet(word) for word in (b"go!!", b"done", b"bad!"))
 NONCE = bytes(range(32))
 REQUEST = connect_request().encode()
 ACK = connect_ack(NONCE, HashProtocol.SHA256).encode()
-GREETING = data_packet(b"ppp!") * (PACKETS_AFTER_CONNECTED + 1)
-"""What the backend sends once it has accepted the binding."""
+GREETING = data_packet(b"\x00\x21" + bytes([0x45]) + bytes(19)) * (PACKETS_AFTER_CONNECTED + 1)
+"""What the backend sends once it has accepted the binding: PPP that carries IP, so the opening is
+over for whoever follows it."""
 
 
 def call_connected(leaf_sha256: bytes) -> bytes:
