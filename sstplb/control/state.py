@@ -85,14 +85,14 @@ def restore(plan: Plan, state: State) -> None:
 def load(path: Path) -> State | None:
     """Read the file; None: there is none, or it was damaged and has been set aside."""
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         log.warning("state_unreadable", message=f"{path} cannot be read: {error}")
         return None
     try:
-        state = State.model_validate_json(text)
+        state = State.model_validate_json(content)
         if state.format != FORMAT:
             raise ValueError(f"expected format {FORMAT}, got {state.format}")
     except (ValidationError, ValueError) as error:

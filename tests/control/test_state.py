@@ -89,13 +89,15 @@ def test_a_standing_the_file_has_changed_since_is_the_files() -> None:
     assert new.checks["rras"].pool.backends[0].standing is Standing.OFF
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 9, "saved_at": 1}', "\x00", "{}"])
-def test_a_damaged_file_is_set_aside(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"format": 9, "saved_at": 1}', b"\x00", b"{}", b"\xff\xfe\x80"]
+)
+def test_a_damaged_file_is_set_aside(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "s"
-    path.write_text(text)
+    path.write_bytes(content)
     assert state.load(path) is None
     assert not path.exists()
-    assert (tmp_path / "s.damaged").read_text() == text
+    assert (tmp_path / "s.damaged").read_bytes() == content
 
 
 def test_without_a_file_there_is_nothing(tmp_path: Path) -> None:
