@@ -247,6 +247,7 @@ class _Worker:
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # whatever lies in today's directory is no module of ours
                 "-m",
                 "sstplb.control.worker",
                 str(theirs.fileno()),
