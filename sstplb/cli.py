@@ -65,7 +65,8 @@ def run(conf: Conf) -> None:
     """Run the balancer in the foreground.
 
     SIGTERM or Ctrl-C stops it: no new calls, running ones may end until limits.stop_timeout (a
-    second one closes them at once). SIGHUP reloads the file; a bad one changes nothing.
+    second one closes them at once). SIGHUP reloads the file; a bad one changes nothing. SIGUSR2
+    upgrades: a new process takes over without a gap, this one ends with its last call.
 
     Exit codes: 0 stopped, no call was cut; 3 the configuration cannot be used; 4 calls were cut.
     """

@@ -56,6 +56,7 @@ from sstplb.control.views import (
     CertificateView,
     ListenerView,
     Overview,
+    PoolView,
     Remembered,
     Volumes,
 )
@@ -101,6 +102,8 @@ class Operator:
         """Set when another process has taken over."""
         self.stopping = asyncio.Event()
         """Set when somebody asked to stop."""
+        self.hurrying = asyncio.Event()
+        """Set when somebody asked again: the calls that are left are cut."""
         self.stop_timeout_s: float | None = None
         """How long calls may go on then; None: as configured."""
         self._keeper = Keeper()
@@ -139,16 +142,21 @@ class Operator:
             totals=views.Totals(
                 ledger.opened_total, len(ledger.running), bytes_in, bytes_out, outcomes
             ),
-            listeners=tuple(
-                self._listener_view(name, listener, volumes)
-                for name, listener in balancer.listeners.items()
-            ),
-            pools=tuple(
-                views.pool_view(checks, drift.standings(self._filed), self.started_at)
-                for checks in balancer.plan.checks.values()
-            ),
+            listeners=self._listener_views(volumes),
+            pools=self.pools(),
             ways=views.way_views(balancer.listeners, volumes),
             cost=self._cost(cpu_s, bytes_in + bytes_out, volumes),
+        )
+
+    def listeners(self) -> tuple[ListenerView, ...]:
+        """Return every listener."""
+        return self._listener_views(Volumes(self._balancer))
+
+    def pools(self) -> tuple[PoolView, ...]:
+        """Return every pool with its backends."""
+        return tuple(
+            views.pool_view(checks, drift.standings(self._filed), self.started_at)
+            for checks in self._balancer.plan.checks.values()
         )
 
     def in_brief(self) -> str:
@@ -245,11 +253,11 @@ class Operator:
                 # What was known of it is as old as its retirement: ask before calls go there.
                 backend.health.reset(now_s())
                 await self._balancer.check_now(backend)
-            if before is not standing:
+            if before is not standing or deadline_s is not None:
                 await self.save_state()
                 self._say(
                     "backend_standing",
-                    f"{name} is {standing} now, was {before}",
+                    f"{name} is {standing} now, was {before}{_and_then(deadline_s)}",
                     pool=pool,
                     backend=name,
                     standing=str(standing),
@@ -257,11 +265,14 @@ class Operator:
         return self.backend(pool, name)
 
     async def set_weight(self, pool: str, name: str, weight: int) -> BackendView:
-        """Set a backend's share. Raises UnknownThingError or BadValueError."""
+        """Set a backend's share. Raises UnknownThingError, ConflictError or BadValueError."""
         return await self._change_backend(pool, name, "weight", weight)
 
     async def set_calls_max(self, pool: str, name: str, calls_max: int) -> BackendView:
-        """Set how many calls a backend may have. Raises UnknownThingError or BadValueError."""
+        """Set how many calls it may have.
+
+        Raises UnknownThingError, ConflictError or BadValueError.
+        """
         return await self._change_backend(pool, name, "calls_max", calls_max)
 
     async def check_now(self, pool: str, name: str) -> BackendView:
@@ -344,6 +355,7 @@ class Operator:
         Raises UnknownThingError, BadRequestError or ConflictError.
         """
         async with self._busy:
+            self._insist_that_it_stays()
             listener = self._listener(name)
             if standing is Standing.OFF:
                 raise BadRequestError("a listener is active or draining; to remove it, reload")
@@ -353,13 +365,16 @@ class Operator:
                 deadline_s,
                 lambda: self._balancer.end_drained(listener=name),
             )
-            if listener.is_draining != (standing is Standing.DRAINING):
+            is_new = listener.is_draining != (standing is Standing.DRAINING)
+            if is_new:
                 if standing is Standing.DRAINING:
                     self._balancer.drain_listener(listener)
                 else:
                     self._balancer.reopen_listener(listener)
                 await self.save_state()
-                self._say("listener_standing", f"{name} is {standing} now", listener=name)
+            if is_new or deadline_s is not None:
+                text = f"{name} is {standing} now{_and_then(deadline_s)}"
+                self._say("listener_standing", text, listener=name)
             return self._listener_view(name, listener, views.Volumes(self._balancer))
 
     def _cost(self, cpu_s: float, moved: int, volumes: Volumes) -> views.Cost:
@@ -377,6 +392,10 @@ class Operator:
             for mode in dict.fromkeys(modes.values())
         )
         return views.Cost(cpu_s, _per_gb(cpu_s, moved), by_mode)
+
+    def _listener_views(self, volumes: Volumes) -> tuple[ListenerView, ...]:
+        listeners = self._balancer.listeners.items()
+        return tuple(self._listener_view(name, listener, volumes) for name, listener in listeners)
 
     def _listener_view(self, name: str, listener: Listener, volumes: Volumes) -> ListenerView:
         calls = self._balancer.admission.calls_by_listener[name]
@@ -408,13 +427,16 @@ class Operator:
                 f"there are {table.config.entries_max} pins already: forget some, or raise it",
                 f"pools.{pool}.affinity.entries_max",
             )
-        return Remembered(table.show(key), backend, pinned=True, expires_in_s=None)
+        shown = table.show(key)
+        self._say("client_pinned", f"{shown} goes to {backend}", pool=pool, backend=backend)
+        return Remembered(shown, backend, pinned=True, expires_in_s=None)
 
     def forget(self, pool: str, client: str) -> None:
         """Forget a client, pinned or not. Raises UnknownThingError or BadRequestError."""
-        table = self._checks(pool).pool.affinity
-        if not table.forget(self._key(pool, client)):
+        table, key = self._checks(pool).pool.affinity, self._key(pool, client)
+        if not table.forget(key):
             raise UnknownThingError(f"{client} is not remembered", f"pools.{pool}.affinity")
+        self._say("client_forgotten", f"{table.show(key)} goes where the strategy says", pool=pool)
 
     # --- captures -----------------------------------------------------------------------------
 
@@ -476,7 +498,8 @@ class Operator:
         return self._review(prepared)
 
     async def reload(self) -> Review:
-        """Put the file in force. Raises ConfigError, and then nothing has changed."""
+        """Put the file in force. Raises ConfigError or ConflictError: nothing has changed then."""
+        self._insist_that_it_stays()
         async with self._busy, self._telling_manager():
             try:
                 # Reading files and parsing keys takes a while: running calls must not wait.
@@ -507,6 +530,7 @@ class Operator:
     async def save(self) -> list[Difference]:
         """Write the drift back to the file; return what was written. Raises ConflictError."""
         async with self._busy:
+            self._insist_that_it_stays()
             written, running = self.drift(), self._running()
             if written:
                 await asyncio.to_thread(drift.save, self.file, self._filed, running)
@@ -518,8 +542,12 @@ class Operator:
         return written
 
     async def reload_certificates(self) -> dict[str, list[CertificateView]]:
-        """Read every certificate and key again. Raises ConfigError: nothing has changed."""
+        """Read every certificate and key again.
+
+        Raises ConfigError or ConflictError: nothing has changed then.
+        """
         async with self._busy:
+            self._insist_that_it_stays()
             with self.tally.certificate_reloads.counted():
                 prepared = await asyncio.to_thread(prepare, self._balancer.prepared.config)
                 await self._balancer.reload(prepared, recheck=False)
@@ -534,6 +562,7 @@ class Operator:
         that still run; None: they may run on.
         """
         async with self._busy:
+            self._insist_that_it_stays()
             if self.has_left.is_set():
                 raise ConflictError("another process has taken over already")
             log.info("upgrading", message="starting a new process")
@@ -607,13 +636,27 @@ class Operator:
         await self._keeper.save(self._balancer.prepared.config.state_file, self._state)
 
     async def stop(self, timeout_s: float | None) -> None:
-        """Stop the balancer, waiting so long for calls; None: as configured."""
+        """Stop the balancer, waiting so long for calls; None: as configured.
+
+        One that is stopping can be asked to wait no longer (0). Raises ConflictError for the rest.
+        """
+        if self.stopping.is_set():
+            if timeout_s != 0:
+                raise ConflictError("it is stopping already; with no time its calls are cut now")
+            self._say("stop_asked", "the operator asked to wait no longer")
+            self.hurrying.set()
+            return
         self.stop_timeout_s = timeout_s
         wait = "as configured" if timeout_s is None else f"{timeout_s:g} s"
         self._say("stop_asked", f"the operator asked to stop, waiting for calls {wait}")
         self.stopping.set()
 
     # --- inside -------------------------------------------------------------------------------
+
+    def _insist_that_it_stays(self) -> None:
+        """Raise ConflictError while the balancer stops: its listeners are closed for good."""
+        if self.stopping.is_set():
+            raise ConflictError("the balancer is stopping: change the file, and start it again")
 
     def _set_deadline(
         self, what: str, standing: Standing, after_s: float | None, then: Callable[[], None]
@@ -746,7 +789,11 @@ class Operator:
         return self.backend(pool, name)
 
     async def _adjust(self, values: dict[str, Any]) -> None:
-        """Swap in edited values, judged as a file would be. Raises BadValueError."""
+        """Swap in edited values, judged as a file would be.
+
+        Raises BadValueError or ConflictError.
+        """
+        self._insist_that_it_stays()
         text = yaml.safe_dump(values, sort_keys=False)
         try:
             config = loader.parse(text)
@@ -774,6 +821,10 @@ def _too_much(name: str, most: str) -> BadValueError:
 
 def _path(pool: str, backend: str) -> str:
     return f"pools.{pool}.backends.{backend}"
+
+
+def _and_then(deadline_s: float | None) -> str:
+    return "" if deadline_s is None else f"; the calls it still has in {deadline_s:g} s are ended"
 
 
 def _per_gb(cpu_s: float, moved: int) -> float | None:

@@ -77,7 +77,7 @@ async def _run(path: Path, prepared: Prepared, logs: Logs, manager: ServiceManag
     estate.introduce(balancer.plan)
     operator = Operator(balancer, path, logs, manager)
     operator.tally.took_over = estate.is_takeover
-    stop, now = operator.stopping, asyncio.Event()
+    stop, now = operator.stopping, operator.hurrying
     asked: asyncio.Queue[Callable[[], Awaitable[object]]] = asyncio.Queue()
     loop = asyncio.get_running_loop()
 

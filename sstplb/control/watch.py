@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sstplb.config import schema
-from sstplb.errors import ConfigError
+from sstplb.errors import ConfigError, ConflictError
 
 if TYPE_CHECKING:
     from sstplb.control.operator import Operator
@@ -23,7 +23,7 @@ Stamps = dict[Path, tuple[int, int, int] | None]
 
 
 async def watch_certificates(operator: "Operator", look_every_s: float = LOOK_EVERY_S) -> None:
-    """Look for ever."""
+    """Look until the balancer stops."""
     in_force = before = _stamps(operator.settings)
     while True:
         await asyncio.sleep(look_every_s)
@@ -36,6 +36,8 @@ async def watch_certificates(operator: "Operator", look_every_s: float = LOOK_EV
                 await operator.reload_certificates()
             except ConfigError as error:
                 operator.certificates_failed(error)
+            except ConflictError:
+                return  # it is stopping
         before = now
 
 

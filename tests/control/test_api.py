@@ -39,7 +39,12 @@ def test_the_overview_counts_bytes_of_calls_that_still_run(
             await stage.ended()
             async with stage.asking() as ask:
                 seen = (await ask.get("/overview")).json()
+                listeners = (await ask.get("/listeners")).json()
+                pools = (await ask.get("/pools")).json()
             TypeAdapter(Overview).validate_python(seen)
+            assert [shown["name"] for shown in listeners] == ["vpn"]
+            assert listeners[0]["bytes_in"] == moved
+            assert [backend["name"] for backend in pools[0]["backends"]] == ["rras1", "rras2"]
             assert seen["totals"]["opened"] == 2
             assert seen["totals"]["running"] == 1
             assert seen["totals"]["bytes_in"] == seen["totals"]["bytes_out"] == moved
@@ -131,8 +136,12 @@ def test_a_drained_backend_keeps_its_calls_and_gets_no_new_ones(
                 drift = (await ask.get("/config")).json()["drift"]
                 path = "pools.rras.backends.rras1.standing"
                 assert drift == [{"path": path, "file": "active", "running": "draining"}]
+                given = {"standing": "draining", "deadline_s": 3600}
+                await ask.post(f"{RRAS1}/standing", json=given)
                 events = (await ask.get("/events")).json()["events"]
-                assert events[-1]["event"] == "backend_standing"
+                said = [e["message"] for e in events if e["event"] == "backend_standing"]
+                assert said[0] == "rras1 is draining now, was active"
+                assert said[1].endswith("; the calls it still has in 3600 s are ended")
 
     play(story)
 
@@ -282,6 +291,12 @@ def test_affinity_is_listed_pinned_and_forgotten(
             error_of(await ask.delete("/pools/rras/affinity/somebody"), 400)
             no_such = await ask.put("/pools/rras/affinity/127.0.2.9", json={"backend": "rras7"})
             error_of(no_such, 404)
+            events = (await ask.get("/events")).json()["events"]
+            said = [(e["event"], e["message"]) for e in events if e["event"].startswith("client_")]
+            assert said == [
+                ("client_pinned", "127.0.2.9/32 goes to rras2"),
+                ("client_forgotten", "127.0.2.9/32 goes where the strategy says"),
+            ]
 
     play(story)
 

@@ -1,6 +1,7 @@
 """Operators close listeners, stop the balancer, and renew certificates without a word."""
 
 import asyncio
+import os
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from sstplb.control.watch import watch_certificates
 from sstplb.lab.pki import Issued, LabPki
-from tests.characters import ANSWER, packets, play, staged
+from tests.characters import ANSWER, LIMIT_S, packets, play, staged
 from tests.control.test_api import error_of
 from tests.desk import OperatedStage
 
@@ -66,10 +67,61 @@ def test_stop_is_passed_on_with_its_patience(tmp_path: Path, pki: LabPki, served
         async with staged(OperatedStage(tmp_path, "offload", pki.root_path, served)) as stage:
             async with stage.asking() as ask:
                 error_of(await ask.post("/stop", json={"timeout_s": -1}), 422)
+                kind = {"Content-Type": "application/json"}
+                endless = await ask.post("/stop", content='{"timeout_s": Infinity}', headers=kind)
+                error_of(endless, 422)
                 assert not stage.operator.stopping.is_set()
                 assert (await ask.post("/stop", json={"timeout_s": 7})).status_code == 202
+                again = error_of(await ask.post("/stop"), 409)
+                assert again["message"].startswith("it is stopping already")
+                assert not stage.operator.hurrying.is_set()
+                assert (await ask.post("/stop", json={"timeout_s": 0})).status_code == 202
             assert stage.operator.stopping.is_set()
+            assert stage.operator.hurrying.is_set()
             assert stage.operator.stop_timeout_s == 7
+
+    play(story)
+
+
+def test_while_it_stops_only_what_needs_no_listener_is_done(
+    tmp_path: Path, pki: LabPki, served: Issued
+) -> None:
+    async def story() -> None:
+        async with staged(OperatedStage(tmp_path, "offload", pki.root_path, served)) as stage:
+            async with stage.asking() as ask:
+                await ask.post("/stop")
+                for path, given in (
+                    ("/config/reload", None),
+                    ("/config/save", None),
+                    ("/certificates/reload", None),
+                    ("/upgrade", None),
+                    (VPN, {"standing": "draining"}),
+                    ("/pools/rras/backends/rras1/weight", {"weight": 3}),
+                ):
+                    error = error_of(await ask.post(path, json=given), 409)
+                    assert "is stopping" in error["message"], path
+                drained = await ask.post(
+                    "/pools/rras/backends/rras1/standing", json={"standing": "draining"}
+                )
+                assert drained.json()["standing"] == "draining"
+
+    play(story)
+
+
+def test_a_certificate_that_is_renewed_while_it_stops_is_left_alone(
+    tmp_path: Path, pki: LabPki, served: Issued
+) -> None:
+    async def story() -> None:
+        mine = Issued(tmp_path / "mine.pem", tmp_path / "mine.key")
+        shutil.copyfile(served.chain, mine.chain)
+        shutil.copyfile(served.key, mine.key)
+        async with staged(OperatedStage(tmp_path, "offload", pki.root_path, mine)) as stage:
+            watch = asyncio.create_task(watch_certificates(stage.operator, look_every_s=0.02))
+            await asyncio.sleep(0.1)
+            await stage.operator.stop(None)
+            os.utime(mine.chain)
+            async with asyncio.timeout(LIMIT_S):
+                await watch
 
     play(story)
 

@@ -44,7 +44,14 @@ from sstplb.control.admin.streams import Streams
 from sstplb.control.drift import Review
 from sstplb.control.operator import Operator
 from sstplb.control.selection import Selection
-from sstplb.control.views import BackendView, CapturesView, ListenerView, Overview, Remembered
+from sstplb.control.views import (
+    BackendView,
+    CapturesView,
+    ListenerView,
+    Overview,
+    PoolView,
+    Remembered,
+)
 from sstplb.net import capture
 
 router = APIRouter()
@@ -146,6 +153,12 @@ async def metrics(request: Request, desk: Desk) -> Response:
 _BACKEND = "/pools/{pool}/backends/{name}"
 
 
+@router.get("/pools", response_model=list[PoolView], tags=["pools"])
+async def pools(desk: Desk) -> Response:
+    """List the pools with their backends."""
+    return Reply(desk.pools())
+
+
 @router.post("/pools/{pool}/backends", response_model=BackendView, status_code=201, tags=["pools"])
 async def add_backend(desk: Desk, pool: str, given: schema.Backend) -> Response:
     """Add a backend to the running configuration; it is checked at once."""
@@ -202,6 +215,12 @@ async def bring_back(desk: Desk, pool: str, name: str) -> Response:
 
 
 # --- listeners --------------------------------------------------------------------------------
+
+
+@router.get("/listeners", response_model=list[ListenerView], tags=["listeners"])
+async def listeners(desk: Desk) -> Response:
+    """List the listeners: address, mode, calls, bytes, certificates."""
+    return Reply(desk.listeners())
 
 
 @router.post("/listeners/{name}/standing", response_model=ListenerView, tags=["listeners"])

@@ -53,8 +53,9 @@ class ListenerStandingGiven(Given):
 class StopGiven(Given):
     """How to stop."""
 
-    timeout_s: float | None = Field(default=None, ge=0)
-    """How long running calls may go on; 0: they are closed at once; null: as configured."""
+    timeout_s: Deadline | None = None
+    """How long running calls may go on; 0: they are closed at once, also when the balancer is
+    stopping already; null: as configured."""
 
 
 class UpgradeGiven(Given):

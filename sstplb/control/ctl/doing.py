@@ -150,7 +150,8 @@ def kill(
     with by.api() as api:
         shown = api.get("calls", str(number))
         if shown["state"] == "running":
-            by.confirm(f"Call {number} of {shown['client']} will be cut. Go on?")
+            how = "ended politely" if polite else "cut"
+            by.confirm(f"Call {number} of {shown['client']} will be {how}. Go on?")
         content = {"how": "polite" if polite else "now"}
         shown = api.post("calls", str(number), "end", content=content)
     by.show(shown, lambda: tables.call(shown))

@@ -476,8 +476,11 @@ def test_stop_is_asked_for_with_its_patience(stage: OperatedStage) -> None:
             assert not stage.operator.stopping.is_set()
             assert "1 calls were running" in (await ctl(stage, "stop", "--timeout", "2m")).out
             assert stage.operator.stop_timeout_s == 120
+            assert not stage.operator.hurrying.is_set()
+            again = await ctl(stage, "stop", "--timeout", "3m")
+            assert (again.code, stage.operator.stop_timeout_s) == (1, 120)
             await ctl(stage, "stop", "--now")
-            assert stage.operator.stop_timeout_s == 0
+            assert stage.operator.hurrying.is_set()
 
     play(story)
 

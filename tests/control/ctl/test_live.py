@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sstplb.lab.pki import Issued, LabPki
-from tests.characters import play
+from tests.characters import packets, play
 from tests.running import Running, running
 
 PATIENCE_S = 40.0
@@ -100,6 +100,32 @@ def test_events_are_followed_through_an_upgrade(
             async with command(stage, "stop", "--now") as stop:
                 assert "it stops" in await stop.line()
             await stage.said("stopped")
+
+    play(story, 110)
+
+
+def test_a_stop_that_takes_long_can_be_hurried_and_nothing_else(
+    tmp_path: Path, pki: LabPki, served: Issued
+) -> None:
+    async def story() -> None:
+        async with running(operated(tmp_path, pki, served)) as stage:
+            client = await stage.client()
+            await client.open()
+            async with command(stage, "stop", "--timeout", "2h") as stop:
+                assert "1 calls were running" in await stop.line()
+            await stage.said("stopping")
+            pipe = asyncio.subprocess.PIPE
+            for words in (("reload",), ("weight", "rras1", "3"), ("listeners", "enable", "vpn")):
+                async with command(stage, *words, stderr=pipe) as refused:
+                    _, told = await refused.process.communicate()
+                    assert refused.process.returncode == 1
+                    assert b"the balancer is stopping" in told
+            assert await client.echo(packets(1404)), "its call goes on"
+            async with command(stage, "stop", "--now") as stop:
+                assert await stop.process.wait() == 0
+            assert await client.rest() == b""
+            assert (await stage.said("stopped"))[0]["message"] == "1 calls were cut"
+            assert not stage.find("internal_error")
 
     play(story, 110)
 
