@@ -97,7 +97,11 @@ class Workers:
 
     async def propose(self, prepared: Prepared) -> None:
         """Have everybody load it. Raises ConfigError; nothing has changed then."""
-        await asyncio.gather(*(worker.propose(prepared) for worker in tuple(self._ready)))
+        proposals = (worker.propose(prepared) for worker in tuple(self._ready))
+        # All of them, whatever one says: a late answer would be taken for one to the next proposal.
+        for said in await asyncio.gather(*proposals, return_exceptions=True):
+            if isinstance(said, BaseException):
+                raise said
 
     def adopt(self, prepared: Prepared) -> None:
         """Go by what was proposed, from the next call on."""
