@@ -216,7 +216,9 @@ def start(name: str, scene: Scene, core: int | None, more: str = "") -> Proxy:
 
 def _version(kind: Kind) -> str:
     done = subprocess.run(kind.version, capture_output=True, text=True, check=False)
-    lines = (done.stdout + done.stderr).splitlines()
+    # Some name themselves by their path, which is nobody's business.
+    said = (done.stdout + done.stderr).replace(f"{Path(kind.version[0]).parent}/", "")
+    lines = said.splitlines()
     return next((line.strip() for line in lines if any(c.isdigit() for c in line)), "unknown")
 
 
