@@ -8,7 +8,7 @@ FROM python:3.12-slim-bookworm AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY sstplb sstplb
-RUN python -m venv /opt/sstplb && /opt/sstplb/bin/pip install --no-cache-dir .
+RUN python -m venv /opt/sstplb && /opt/sstplb/bin/pip install --no-cache-dir '.[openssl]'
 
 FROM python:3.12-slim-bookworm
 RUN useradd --system --uid 10443 --home-dir /var/lib/sstplb --create-home sstplb \

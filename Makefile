@@ -74,15 +74,15 @@ $(VENV)/bin/python:
 	python3 -m venv $(VENV)
 
 $(VENV)/ready-run: $(VENV)/bin/python pyproject.toml
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e .
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[openssl]'
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/bin/python pyproject.toml
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[openssl,dev]'
 	@touch $@ $(VENV)/ready-run
 
 $(VENV)/ready-bench: $(VENV)/bin/python pyproject.toml
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[openssl,dev,bench]'
 	@touch $@ $(VENV)/ready-run $(VENV)/ready-dev
 
 .PHONY: bench-packages

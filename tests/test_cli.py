@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from sstplb.lab.pki import Issued, LabPki
+from sstplb.tls.openssl import libraries
 from tests.characters import FakeBackend
 
 ROOT = Path(__file__).parents[1]
@@ -64,7 +65,7 @@ def test_check_prints_the_effective_configuration_and_warns(tmp_path: Path, serv
     assert "idle_timeout: 11m" in done.stdout
     assert "nobody says which certificate" in done.stderr
     assert served.certificate.sha256.hex() in done.stderr
-    assert "TLS engine: native (the system's OpenSSL 3." in done.stderr
+    assert f"TLS engine: native ({libraries()[0].title})" in done.stderr
     assert sstplb("check", "--strict", "--quiet", tmp_path / "a.yaml").returncode == 1
 
 

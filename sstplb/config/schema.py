@@ -613,8 +613,13 @@ class Tls(Model):
     """How TLS is done, for the whole balancer."""
 
     engine: Engine = Engine.AUTO
-    """``native``: the system's OpenSSL on the socket, the cheapest per byte; ``portable``:
-    pyOpenSSL's own, everywhere; ``auto``: native where the system has OpenSSL 3."""
+    """``native``: OpenSSL on the socket itself, the cheapest per byte; ``portable``: pyOpenSSL's
+    own over memory, everywhere; ``auto``: native where an OpenSSL 3 can be loaded."""
+    library: str | None = None
+    """Which OpenSSL the native engine loads: a ``libssl.so.3`` by its path, or by that name the
+    system's. By default the newer one of the system's and, where it is installed, the one of the
+    extra ``openssl``; but where only one of them can use the kernel's TLS, that one. ``check``
+    says which it is."""
     ktls: Ktls = Ktls.AUTO
     """Whether the kernel seals and opens the records, so that bytes can pass without entering this
     program: ``auto`` where kernel and OpenSSL can (``modprobe tls``; ``check`` says what they can);

@@ -8,7 +8,7 @@ the previous plan what must outlive a reload (``balance/pool.py``).
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -33,7 +33,7 @@ from sstplb.tls.certificate import (
     warnings,
 )
 from sstplb.tls.native import TICKET_KEYS_BYTES
-from sstplb.tls.openssl import OpenSsl
+from sstplb.tls.openssl import OpenSsl, libraries
 from sstplb.tls.policy import ClientPolicy, ServerPolicy
 
 PRIVACY_KEY_MIN = 16
@@ -170,38 +170,44 @@ def _load_discretion(rules: schema.Privacy, made_up: bytes, problems: list[Probl
 
 
 def _engine(config: schema.Config, problems: list[Problem]) -> tuple[OpenSsl | None, str]:
-    """Load the system's OpenSSL, if it is wanted and there (else None); and say so in words."""
+    """Load an OpenSSL, if that is wanted and there is one (else None); and say so in words."""
     wanted = config.tls.engine
     if wanted is schema.Engine.PORTABLE:
         if config.tls.ktls is Ktls.REQUIRED:
             problems.append(Problem("the portable engine knows no kTLS", "tls.ktls"))
         return None, "portable (pyOpenSSL), as tls.engine says"
     try:
-        openssl = OpenSsl()
+        found = libraries(config.tls.library)
     except OSError as error:
-        if wanted is schema.Engine.NATIVE:
-            problems.append(Problem(f"the native engine cannot be loaded: {error}", "tls.engine"))
-        return None, f"portable (pyOpenSSL), for the system's OpenSSL cannot be loaded: {error}"
-    return (
-        openssl,
-        f"native (the system's OpenSSL {openssl.version}), {_ktls(openssl, config, problems)}",
-    )
+        path = "tls.engine" if config.tls.library is None else "tls.library"
+        if wanted is schema.Engine.NATIVE or config.tls.library is not None:
+            problems.append(Problem(f"the native engine cannot be loaded: {error}", path))
+        return None, f"portable (pyOpenSSL), for no OpenSSL can be loaded: {error}"
+    openssl, ktls = _ktls(found, config, problems)
+    return openssl, f"native ({openssl.title}), {ktls}"
 
 
-def _ktls(openssl: OpenSsl, config: schema.Config, problems: list[Problem]) -> str:
-    """Offer connections to the kernel, if that is wanted and there; say in words what it does."""
+def _ktls(
+    found: Sequence[OpenSsl], config: schema.Config, problems: list[Problem]
+) -> tuple[OpenSsl, str]:
+    """Choose a library, the first whose connections the kernel can take over if that is wanted.
+
+    What it takes over is said in words; the library is told to offer them.
+    """
+    newest = found[0]
     if config.tls.ktls is Ktls.OFF:
-        return "no kTLS, as tls.ktls says"
+        return newest, "no kTLS, as tls.ktls says"
     why_not = kernel.why_not()
     if why_not is None:
-        openssl.offers_kernel = True
-        if taken_over := kernel.trial(openssl):
-            return f"kTLS for {taken_over}"
-        openssl.offers_kernel = False
-        why_not = f"OpenSSL {openssl.version} hands nothing over to it"
+        for openssl in found:
+            openssl.offers_kernel = True
+            if taken_over := kernel.trial(openssl):
+                return openssl, f"kTLS for {taken_over}"
+            openssl.offers_kernel = False
+        why_not = f"OpenSSL {newest.version} hands nothing over to it"
     if config.tls.ktls is Ktls.REQUIRED:
         problems.append(Problem(f"there is no kTLS: {why_not}", "tls.ktls"))
-    return f"no kTLS: {why_not}"
+    return newest, f"no kTLS: {why_not}"
 
 
 def _load_identities(

@@ -1,4 +1,4 @@
-"""The native TLS engine: the system's OpenSSL on the socket itself, through cffi.
+"""The native TLS engine: OpenSSL on the socket itself, through cffi (``openssl.py``: which one).
 
 What makes it cheap is that the bytes cross into Python once per *batch*: ``BIO_f_buffer`` pushed
 on ``BIO_f_ssl`` (here: the *batch reader*) reads and decrypts every record that is waiting in one
@@ -19,6 +19,7 @@ The ClientHello has been read off the socket before there is an SSL (its server 
 context); a memory BIO holds those bytes, and is swapped for the socket once they are used up.
 """
 
+import ssl
 from collections import OrderedDict
 from typing import Any
 
@@ -112,19 +113,30 @@ class NativeContext:
         if (settings.verify or Verify.CA) is Verify.CA:
             lib.ERR_clear_error()
             if settings.ca_file is None:
-                lib.SSL_CTX_set_default_verify_paths(pointer)
-            elif (
-                lib.SSL_CTX_load_verify_locations(
-                    pointer, str(settings.ca_file).encode(), openssl.ffi.NULL
-                )
-                != 1
-            ):
-                openssl.reasons()
+                context._trust_the_systems()
+            elif not context._trust(str(settings.ca_file)):
                 raise CertificateError(
                     f"{settings.ca_file}: no CA certificates could be read; expected a PEM file"
                 )
             lib.SSL_CTX_set_verify(pointer, numbers.VERIFY_PEER, openssl.ffi.NULL)
         return context
+
+    def _trust_the_systems(self) -> None:
+        """Trust whom this machine trusts; Python knows who, a wheel's library does not."""
+        paths = ssl.get_default_verify_paths()
+        if paths.cafile or paths.capath:
+            self._trust(paths.cafile, paths.capath)
+        else:
+            self.openssl.lib.SSL_CTX_set_default_verify_paths(self.pointer)
+
+    def _trust(self, file: str | None, directory: str | None = None) -> bool:
+        """Trust the CAs in a file and a directory; return whether they could be read."""
+        openssl = self.openssl
+        names = [openssl.ffi.NULL if name is None else name.encode() for name in (file, directory)]
+        if openssl.lib.SSL_CTX_load_verify_locations(self.pointer, *names) == 1:
+            return True
+        openssl.reasons()
+        return False
 
     def _use(self, identity: Identity) -> bool:
         """Load certificate, intermediates and key."""

@@ -1,13 +1,22 @@
-"""The system's libssl through cffi, in ABI mode: just the calls the native engine makes.
+"""A libssl through cffi, in ABI mode: just the calls the native engine makes.
 
-No compiler is needed: the library that Python's own ``ssl`` module is linked with is there, and
-its interface is stable within a major version. Numbers are from ``openssl/ssl.h``, ``bio.h`` and
-``err.h`` of OpenSSL 3; calls that are macros there are written out (``SSL_CTX_ctrl``).
+No compiler is needed: the library's interface is stable within a major version. Numbers are from
+``openssl/ssl.h``, ``bio.h`` and ``err.h`` of OpenSSL 3; calls that are macros there are written out
+(``SSL_CTX_ctrl``).
+
+Which library matters: OpenSSL 3.1 and later seal and open AES-GCM with the wide instructions of
+newer processors (VAES), for half the cost. The system has one that Python's own ``ssl`` is linked
+with, and that may be older (Debian 12: 3.0); the extra ``openssl`` of our package brings a current
+one, as a file in the wheel of ``psycopg-binary``, of which nothing is imported. ``libraries`` has
+both, the newer first.
 
 cffi releases the GIL around every call. OpenSSL's error queue is per thread and shared by all
 connections, so whoever will ask it why a call failed clears it before the call.
 """
 
+import contextlib
+from functools import cache
+from importlib import metadata
 from typing import Any
 
 from cffi import FFI
@@ -85,27 +94,49 @@ BIO_SET_SSL, BIO_SET_EOF_RETURN, BIO_PENDING = 109, 130, 10
 # BIO_CTRL_GET_KTLS_SEND, BIO_CTRL_GET_KTLS_RECV
 BIO_KERNEL_SENDS, BIO_KERNEL_RECEIVES = 73, 76
 
-LIBRARIES = ("libssl.so.3",)
 READ_AHEAD_BYTES = 32768
 """How much OpenSSL takes from the socket at once; without it, two system calls per record."""
 
+SYSTEM = "libssl.so.3"
+"""The system's, wherever the dynamic linker finds it."""
+CARRIER = "psycopg-binary"
+"""The package whose wheel carries the libssl of the extra ``openssl``."""
+
 
 class OpenSsl:
-    """The loaded library."""
+    """A loaded library."""
 
-    def __init__(self) -> None:
-        """Load it. Raises OSError when there is none that fits."""
+    def __init__(self, name: str = SYSTEM) -> None:
+        """Load it by file or by name, as dlopen(3) finds it.
+
+        Raises OSError when it cannot be loaded, or is not OpenSSL 3 or later.
+        """
         self.offers_kernel = False
         """Whether connections are offered to the kernel (``kernel.py``); set before any is made."""
-        self.ffi: Any = FFI()
-        self.ffi.cdef(_DECLARATIONS)
-        self.lib: Any = self.ffi.dlopen(LIBRARIES[0])
+        self.name = name
+        self.ffi: Any = _ffi()
+        try:
+            self.lib: Any = self.ffi.dlopen(name)
+            number = int(self.lib.OpenSSL_version_num())
+        except AttributeError as error:
+            raise OSError(f"{name} is no libssl") from error
+        self.release = number >> 28, number >> 20 & 0xFF, number >> 4 & 0xFFFF
+        """Major, minor, patch."""
+        if self.release < (3,):
+            raise OSError(f"{name} is OpenSSL {self.version}; expected 3.0 or later")
 
     @property
     def version(self) -> str:
         """The library's version, e.g. ``3.0.19``."""
-        number = self.lib.OpenSSL_version_num()
-        return f"{number >> 28}.{number >> 20 & 0xFF}.{number >> 4 & 0xFFFF}"
+        return ".".join(map(str, self.release))
+
+    @property
+    def title(self) -> str:
+        """Whose it is, and its version, in words."""
+        if self.name == SYSTEM:
+            return f"the system's OpenSSL {self.version}"
+        whose = "installed with sstplb" if self.name in _carried() else f"of {self.name}"
+        return f"OpenSSL {self.version} {whose}"
 
     def reasons(self) -> list[str]:
         """Empty the error queue; return its reasons in OpenSSL's words, the first one first."""
@@ -114,3 +145,36 @@ class OpenSsl:
             text = self.lib.ERR_reason_error_string(code)
             found.append(self.ffi.string(text).decode() if text else f"error {code:#x}")
         return found
+
+
+def libraries(wanted: str | None = None) -> list[OpenSsl]:
+    """Return the libraries that can be loaded, the newest first; the system's before its equal.
+
+    ``wanted``: only this one. Raises OSError when there is none, and says why not.
+    """
+    if wanted is not None:
+        return [OpenSsl(wanted)]
+    found, failure = [], OSError("there is none")
+    for name in (SYSTEM, *_carried()):
+        try:
+            found.append(OpenSsl(name))
+        except OSError as error:
+            failure = error
+    if not found:
+        raise failure
+    return sorted(found, key=lambda openssl: openssl.release, reverse=True)
+
+
+@cache
+def _ffi() -> Any:
+    ffi = FFI()
+    ffi.cdef(_DECLARATIONS)
+    return ffi
+
+
+def _carried() -> list[str]:
+    """Return the libssl that the extra ``openssl`` brought, if it is installed."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        files = metadata.files(CARRIER) or ()
+        return [str(file.locate()) for file in files if file.name.startswith("libssl")]
+    return []

@@ -25,11 +25,12 @@ from sstplb.net.relay import (
 )
 from sstplb.tls import kernel
 from sstplb.tls.certificate import load_identity
-from sstplb.tls.openssl import OpenSsl
+from sstplb.tls.openssl import OpenSsl, libraries
 from sstplb.tls.policy import ClientPolicy, ServerPolicy
 from tests.characters import play
 
-KINDS = ["plain", "tls", "native"]
+KINDS = ["plain", "tls", "native", "newest"]
+"""``native`` is the system's OpenSSL, ``newest`` what an operator has who names none."""
 LIMITS = RelayLimits(idle_timeout_s=5.0, half_closed_timeout_s=2.0)
 
 
@@ -53,7 +54,9 @@ async def facing(kind: str, issued: Issued) -> AsyncIterator[Pair]:
     near: Leg = PlainLeg(left, loop)
     far: Leg = PlainLeg(right, loop)
     if kind != "plain":
-        openssl = OpenSsl() if kind == "native" else None
+        openssl = None
+        if kind != "tls":
+            openssl = OpenSsl() if kind == "native" else libraries()[0]
         if openssl is not None:  # in a kernel that can, its legs keep the rules too
             openssl.offers_kernel = kernel.why_not() is None
         server = ServerPolicy(ListenerTls(), [load_identity(issued.files)], openssl).choose(None)

@@ -18,11 +18,17 @@ from sstplb.net.leg import PlainLeg
 from sstplb.net.native_leg import NativeLeg
 from sstplb.tls.certificate import Certificate, Identity, load_identity, now_utc
 from sstplb.tls.native import NativeContext, Sessions
-from sstplb.tls.openssl import OpenSsl
+from sstplb.tls.openssl import OpenSsl, libraries
 from sstplb.tls.policy import ClientPolicy
 from tests.characters import play
 
 NAME = "vpn.example.test"
+
+
+@pytest.fixture(params=libraries(), ids=lambda library: library.version)
+def openssl(request: pytest.FixtureRequest) -> OpenSsl:
+    """Each library that an operator may have loaded; one of its own for each test."""
+    return OpenSsl(request.param.name)
 
 
 def sockets() -> tuple[socket.socket, socket.socket]:
@@ -72,11 +78,13 @@ async def client_leg(
 
 
 @pytest.mark.parametrize("version", list(TlsVersion))
-def test_a_client_of_the_standard_library(version: TlsVersion, pki: LabPki, served: Issued) -> None:
+def test_a_client_of_the_standard_library(
+    openssl: OpenSsl, version: TlsVersion, pki: LabPki, served: Issued
+) -> None:
     async def story() -> None:
         ours, theirs = sockets()
         loop = asyncio.get_running_loop()
-        context = server_context(served, OpenSsl(), min_version=version, max_version=version)
+        context = server_context(served, openssl, min_version=version, max_version=version)
         leg = NativeLeg(PlainLeg(ours, loop), context)
         client = ssl.create_default_context(cafile=str(pki.root_path))
         opening = asyncio.open_connection(sock=theirs, ssl=client, server_hostname=NAME)
@@ -97,9 +105,11 @@ def test_a_client_of_the_standard_library(version: TlsVersion, pki: LabPki, serv
     play(story)
 
 
-def test_a_server_of_the_standard_library_verified(pki: LabPki, served: Issued) -> None:
+def test_a_server_of_the_standard_library_verified(
+    openssl: OpenSsl, pki: LabPki, served: Issued
+) -> None:
     async def story() -> None:
-        policy = ClientPolicy(PoolTls(verify=Verify.CA, ca_file=pki.root_path), OpenSsl())
+        policy = ClientPolicy(PoolTls(verify=Verify.CA, ca_file=pki.root_path), openssl)
         async with library_server(served) as address:
             leg = await client_leg(address, policy)
             await leg.handshake()
@@ -113,7 +123,9 @@ def test_a_server_of_the_standard_library_verified(pki: LabPki, served: Issued) 
 
 
 @pytest.mark.parametrize("fault", ["expired", "self-signed", "system CAs", "not TLS"])
-def test_who_is_not_believed_and_why(fault: str, pki: LabPki, served: Issued) -> None:
+def test_who_is_not_believed_and_why(
+    openssl: OpenSsl, fault: str, pki: LabPki, served: Issued
+) -> None:
     reasons = {
         "expired": {"certificate_expired"},
         "self-signed": {"certificate_self_signed", "certificate_untrusted"},
@@ -128,7 +140,7 @@ def test_who_is_not_believed_and_why(fault: str, pki: LabPki, served: Issued) ->
     ca_file = None if fault == "system CAs" else pki.root_path
 
     async def story() -> None:
-        policy = ClientPolicy(PoolTls(verify=Verify.CA, ca_file=ca_file), OpenSsl())
+        policy = ClientPolicy(PoolTls(verify=Verify.CA, ca_file=ca_file), openssl)
         if fault == "not TLS":
             ours, theirs = sockets()
             theirs.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -150,7 +162,7 @@ def test_who_is_not_believed_and_why(fault: str, pki: LabPki, served: Issued) ->
 
 @pytest.mark.parametrize("verify", [Verify.OFF, Verify.CA])
 def test_a_backend_that_wants_a_client_certificate_is_not_called_untrusted(
-    verify: Verify, pki: LabPki, served: Issued
+    openssl: OpenSsl, verify: Verify, pki: LabPki, served: Issued
 ) -> None:
     async def story() -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -164,7 +176,7 @@ def test_a_backend_that_wants_a_client_certificate_is_not_called_untrusted(
 
         server = await asyncio.start_server(refuse, "127.0.0.1", 0, ssl=context)
         ca_file = pki.root_path if verify is Verify.CA else None
-        policy = ClientPolicy(PoolTls(verify=verify, ca_file=ca_file), OpenSsl())
+        policy = ClientPolicy(PoolTls(verify=verify, ca_file=ca_file), openssl)
         leg = await client_leg(server.sockets[0].getsockname(), policy)
         with pytest.raises(TlsError) as caught:
             await leg.handshake()
@@ -177,11 +189,11 @@ def test_a_backend_that_wants_a_client_certificate_is_not_called_untrusted(
     play(story)
 
 
-def test_sessions_resume_when_allowed(pki: LabPki, served: Issued) -> None:
+def test_sessions_resume_when_allowed(openssl: OpenSsl, pki: LabPki, served: Issued) -> None:
     async def story() -> None:
         loop = asyncio.get_running_loop()
         for allowed in (True, False):
-            context = server_context(served, OpenSsl(), session_resumption=allowed)
+            context = server_context(served, openssl, session_resumption=allowed)
             client = ssl.create_default_context(cafile=str(pki.root_path))
             client.maximum_version = ssl.TLSVersion.TLSv1_2
             session: ssl.SSLSession | None = None
@@ -208,16 +220,18 @@ def test_sessions_resume_when_allowed(pki: LabPki, served: Issued) -> None:
     play(story)
 
 
-def test_intermediates_are_sent_and_bad_settings_are_refused(served: Issued, pki: LabPki) -> None:
+def test_intermediates_are_sent_and_bad_settings_are_refused(
+    openssl: OpenSsl, served: Issued, pki: LabPki
+) -> None:
     identity = load_identity(served.files)
     root = Certificate(load_identity(pki.issue("i", ("i.test",)).files).certificate.leaf)
     chained = Identity(Certificate(identity.certificate.leaf, (root.leaf,)), identity.key)
-    NativeContext.for_clients(OpenSsl(), ListenerTls(), chained)
+    NativeContext.for_clients(openssl, ListenerTls(), chained)
     for settings in ({"ciphers": "NONSENSE"}, {"ciphersuites": "NONSENSE"}):
         with pytest.raises(CertificateError, match="OpenSSL refuses"):
-            server_context(served, OpenSsl(), **settings)
+            server_context(served, openssl, **settings)
     with pytest.raises(CertificateError, match="no CA certificates"):
-        ClientPolicy(PoolTls(verify=Verify.CA, ca_file=served.key), OpenSsl())
+        ClientPolicy(PoolTls(verify=Verify.CA, ca_file=served.key), openssl)
 
 
 def resident_kib() -> int:
@@ -225,11 +239,11 @@ def resident_kib() -> int:
     return int(status.partition("VmRSS:")[2].split()[0])
 
 
-def test_thousands_of_connections_leave_no_memory_behind(served: Issued) -> None:
+def test_thousands_of_connections_leave_no_memory_behind(openssl: OpenSsl, served: Issued) -> None:
     """Finished, failed and abandoned ones; closed or left to the garbage collector."""
 
     async def story() -> None:
-        openssl, loop = OpenSsl(), asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         server = server_context(served, openssl)
         client = ClientPolicy(PoolTls(verify=Verify.OFF), openssl).context
         assert isinstance(client, NativeContext)
@@ -266,10 +280,10 @@ def test_thousands_of_connections_leave_no_memory_behind(served: Issued) -> None
 
 
 def test_a_session_with_a_backend_is_resumed_with_the_leaf_remembered(
-    pki: LabPki, served: Issued
+    openssl: OpenSsl, pki: LabPki, served: Issued
 ) -> None:
     async def story() -> None:
-        policy = ClientPolicy(PoolTls(verify=Verify.CA, ca_file=pki.root_path), OpenSsl())
+        policy = ClientPolicy(PoolTls(verify=Verify.CA, ca_file=pki.root_path), openssl)
         resumed: list[bool] = []
         async with library_server(served) as address:
             for _ in range(3):
@@ -288,9 +302,26 @@ def test_a_session_with_a_backend_is_resumed_with_the_leaf_remembered(
     play(story)
 
 
-def test_a_leg_that_rested_goes_on(served: Issued) -> None:
+def test_without_a_ca_file_it_trusts_whom_the_machine_trusts(
+    openssl: OpenSsl, pki: LabPki, served: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the library was built to look for them."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(pki.root_path))
+
     async def story() -> None:
-        policy = ClientPolicy(PoolTls(verify=Verify.OFF), OpenSsl())
+        policy = ClientPolicy(PoolTls(verify=Verify.CA), openssl)
+        async with library_server(served) as address:
+            leg = await client_leg(address, policy)
+            await leg.handshake()
+            policy.check(leg.info, NAME)
+            leg.close()
+
+    play(story)
+
+
+def test_a_leg_that_rested_goes_on(openssl: OpenSsl, served: Issued) -> None:
+    async def story() -> None:
+        policy = ClientPolicy(PoolTls(verify=Verify.OFF), openssl)
         async with library_server(served) as address:
             leg = await client_leg(address, policy)
             await leg.handshake()
