@@ -40,8 +40,8 @@ class Ledger:
         """By listener; visitors of a web pool count."""
         self.histograms: dict[tuple[str, Metric], Histogram] = {}
         """Seconds, by listener and what took them."""
-        self._handed_over: set[int] = set()
-        """Of those that run."""
+        self._opening: set[int] = set()
+        """Of those that run, the few that are not handed over yet."""
 
     def open(
         self, *, listener: str, mode: str, client: Address, started_at: float, now: float
@@ -50,13 +50,14 @@ class Ledger:
         self.opened_total += 1
         record = Record(self.opened_total, listener, mode, client, started_at, now)
         self.running[record.id] = record
+        self._opening.add(record.id)
         return record
 
     def handed_over(self, record: Record) -> None:
         """Count a call that has reached a backend, and how it got there. Raises RuntimeError."""
-        if record.id in self._handed_over or record.id not in self.running:
+        if record.id not in self._opening:
             raise RuntimeError(f"call {record.id} was handed over before, or has ended")
-        self._handed_over.add(record.id)
+        self._opening.remove(record.id)
         self.handed_over_total[record.listener] += 1
         self._observe(record.listener, Metric.OPENING, self._count_opening(record))
 
@@ -73,10 +74,10 @@ class Ledger:
         self.bytes_out_total += record.bytes_out
         self.bytes_in_by_way[way_of(record)] += record.bytes_in
         self.bytes_out_by_way[way_of(record)] += record.bytes_out
-        if record.id not in self._handed_over:
+        if record.id in self._opening:
+            self._opening.remove(record.id)
             self._count_opening(record)
             return
-        self._handed_over.remove(record.id)
         if outcome is not Outcome.WEB:
             self._observe(record.listener, Metric.DURATION, record.duration_s)
 

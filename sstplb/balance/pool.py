@@ -38,6 +38,9 @@ from sstplb.errors import BackendError
 Objection = Callable[[Backend], str | None]
 """Why a backend will not do for one particular call, as a slug; None: it will."""
 
+NOBODY: frozenset[str] = frozenset()
+"""Python makes a new one each time, of 216 bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
@@ -49,7 +52,7 @@ class Candidates:
     """The names of all others, each with the slug of its reason."""
     by_affinity: bool
     """Whether the first one is first because the client had it before."""
-    spared: frozenset[str] = frozenset()
+    spared: frozenset[str] = NOBODY
     """The names of those that are set aside, and asked all the same."""
     competed: tuple[Backend, ...] = ()
     """Among whom the first one's turn was spent; empty: none was."""
@@ -209,7 +212,7 @@ class Pool:
         """Return who of those set aside cannot be done without."""
         aside = [backend for backend in in_service if backend.health.is_set_aside(now)]
         if not aside:
-            return frozenset()
+            return NOBODY
         share = len(in_service) * self.config.passive.set_aside_percent_max // 100
         kept_away = min(max(1, share), len(in_service) - 1)
         aside.sort(key=lambda backend: -backend.health.set_aside_until)

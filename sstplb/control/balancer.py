@@ -315,7 +315,7 @@ class Balancer:
         service = listener.service
         record = self.ledger.open(
             listener=service.listener.name,
-            mode=str(service.listener.mode),
+            mode=service.listener.mode.value,
             client=client,
             started_at=time.time(),
             now=now_s(),

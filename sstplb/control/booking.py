@@ -16,7 +16,7 @@ from sstplb.account.record import Address, Outcome, Record
 from sstplb.balance.admission import Admission, Ticket
 from sstplb.balance.backend import Backend
 from sstplb.balance.health import Flip
-from sstplb.balance.pool import Candidates, Place, Pool
+from sstplb.balance.pool import NOBODY, Candidates, Place, Pool
 from sstplb.balance.same_certificate import choice, objection
 from sstplb.config.schema import Mode
 from sstplb.control.plan import PooledChecks
@@ -82,8 +82,8 @@ class Booking:
         """The backend that this call claimed before it had a head."""
         self._shown: tuple[bytes, ...] = ()
         """SHA-256 of the certificate that the client binds its call to, if any."""
-        self._candidates: list[Backend] = []
-        self._spared: frozenset[str] = frozenset()
+        self._candidates: tuple[Backend, ...] = ()
+        self._spared = NOBODY
         self._is_released = False
         self._awaited: asyncio.Event | None = None
         """Made for the first who waits: an event is large, and there is one booking per call."""
@@ -157,7 +157,8 @@ class Booking:
         """Take the next candidate that still can; None: there are no more."""
         assert self.pool is not None, "first comes first"
         while self._candidates:
-            backend = self._candidates.pop(0)
+            backend, *rest = self._candidates
+            self._candidates = tuple(rest)
             try:
                 self._place = self.pool.reserve(
                     backend,
@@ -185,6 +186,7 @@ class Booking:
         self._place.handed_over(now_s())
         self.backend = self._place.backend
         self._desk.ledger.handed_over(self.record)
+        self._candidates = ()
 
     # --- what the call tells --------------------------------------------------------------------
 
@@ -248,7 +250,7 @@ class Booking:
 
     async def _ask_in_turn(self, found: Candidates) -> Chosen | None:
         """Go by these candidates from now on; return the first that still can."""
-        self._candidates, self._spared = list(found.backends), found.spared
+        self._candidates, self._spared = found.backends, found.spared
         return await self.next()
 
     @property

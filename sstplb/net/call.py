@@ -45,8 +45,8 @@ class Call:
 
     __slots__ = (
         "_marked_at", "_weighed", "backend_hashes", "backend_leg", "began", "booking",
-        "client_leg", "desk", "ended_by", "flow", "handed_over", "is_visit", "local_address",
-        "record", "relay", "served", "service", "task", "watcher",
+        "client_leg", "desk", "ended_by", "flow", "handed_over", "is_visit", "record",
+        "relay", "served", "service", "task", "watcher",
     )  # fmt: skip
 
     def __init__(
@@ -54,19 +54,17 @@ class Call:
         desk: Desk,
         service: Service,
         client_leg: PlainLeg,
-        local_address: tcp.Address,
         booking: Booking,
     ) -> None:
         self.desk = desk
         self.service = service
         self.client_leg: Leg = client_leg
-        self.local_address = local_address
         self.booking = booking
         self.record = booking.record
         self.served: ServedCertificate | None = None
         """The certificate this client was shown."""
         self.backend_leg: Leg | None = None
-        self.backend_hashes: frozenset[bytes] = frozenset()
+        self.backend_hashes: tuple[bytes, ...] = ()
         """Of the certificate the backend expects this client to have seen, as far as is known."""
         self.handed_over = False
         self.is_visit = False
@@ -86,6 +84,12 @@ class Call:
     def client_address(self) -> tcp.Address:
         """Who calls, as far as is known."""
         return self.record.client
+
+    @property
+    def local_address(self) -> tcp.Address:
+        """Where it was called."""
+        host, port = self.client_leg.sock.getsockname()[:2]
+        return tcp.unmapped(host), port
 
     # --- the steps of a session note here what they did -----------------------------------
 
@@ -135,6 +139,26 @@ class Call:
         if self.handed_over and not self._weighed:
             self._weighed = True
             self.booking.did_badly(reason, why)
+
+    def see_inward(self, chunk: memoryview) -> int:
+        """Look at what the client sends, and tell; return as ``relay.Seen``."""
+        watcher = self.watcher
+        assert watcher is not None, "who has none is not shown anything"
+        watcher.from_client(chunk, now_s())
+        if watcher.story.news:
+            self.tell()
+        return watcher.looks_at_bytes
+
+    def see_outward(self, chunk: memoryview) -> int:
+        """Look at what the backend sends, and tell; return as ``relay.Seen``."""
+        watcher = self.watcher
+        assert watcher is not None, "who has none is not shown anything"
+        watcher.from_backend(chunk, now_s())
+        if watcher.story.news:
+            self.tell()
+        if watcher.is_proven:
+            self.did_well(proven=True)
+        return watcher.looks_at_bytes
 
     def tell(self) -> None:
         """Have the record tell what the watcher has seen."""

@@ -5,11 +5,12 @@ One for the whole balancer, or one in each worker process (``control/crew.py``).
 
 import asyncio
 import socket
+from collections.abc import Collection
+from contextvars import copy_context
 
 import structlog
 
 from sstplb.config import schema
-from sstplb.net import tcp
 from sstplb.net.booking import Booking
 from sstplb.net.call import Call
 from sstplb.net.capture import CaptureState, Recorder, Selection
@@ -28,22 +29,26 @@ class Carrier:
         self.transit = Transit(config.limits.relay_buffer)
         self.recorder = Recorder()
         """Captures of these calls."""
-        self.calls: set[Call] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._calls: dict[asyncio.Task[None], Call] = {}
+        """By the task of its session, which this keeps alive (asyncio.create_task's docs)."""
         self._loop = asyncio.get_running_loop()
+        # One for all: each task would copy its creator's, and each callback again.
+        self._context = copy_context()
+        self._on_over = self._over
+
+    @property
+    def calls(self) -> Collection[Call]:
+        """Those that are not over."""
+        return self._calls.values()
 
     def carry(self, sock: socket.socket, service: Service, booking: Booking) -> Call:
         """Begin the session of a call that was admitted; the socket is its own from now on."""
-        host, port = sock.getsockname()[:2]
-        local = tcp.unmapped(host), port
-        call = Call(self, service, PlainLeg(sock, self._loop), local, booking)
-        task = self._loop.create_task(session(call), name=f"call {booking.record.id}")
-        call.task = task
-        # The set keeps the task alive; the loop alone would not (asyncio.create_task's docs).
-        self._tasks.add(task)
-        self.calls.add(call)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: self.calls.discard(call))
+        call = Call(self, service, PlainLeg(sock, self._loop), booking)
+        call.task = task = self._loop.create_task(
+            session(call), name=f"call {booking.record.id}", context=self._context
+        )
+        self._calls[task] = call
+        task.add_done_callback(self._on_over, context=self._context)
         return call
 
     def reconfigure(self, config: schema.Config) -> None:
@@ -73,10 +78,13 @@ class Carrier:
 
     async def stop(self) -> None:
         """Wait until the last session is over, then let go of what they shared."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._calls:
+            await asyncio.wait(self._calls)
         self.transit.close()
         self.recorder.stop_all("the balancer stopped")
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        del self._calls[task]
 
     def internal_error(self, call: Call, error: Exception) -> None:
         """Write down a mistake of ours."""

@@ -5,13 +5,15 @@ story is written into the record step by step, as it unfolds, and what is told o
 the configuration's ``Discretion`` on its way.
 """
 
+from functools import lru_cache
+
 from sstplb.account.privacy import Discretion
 from sstplb.account.record import Binding, Hellos, Moment, Outcome, Record, Story
 from sstplb.config import schema
 from sstplb.protocol.registry import HashProtocol, name_of
 from sstplb.protocol.story import Step, hash_names
 from sstplb.protocol.watcher import BindingSeen, Watcher
-from sstplb.tls.certificate import leaf_hashes, leaf_sha256
+from sstplb.tls.certificate import CERTIFICATES_KEPT, leaf_hashes, leaf_sha256
 
 HELLO_SLACK_S = 0.1
 """A hello was the last thing that passed if no byte did later than this after it."""
@@ -19,24 +21,24 @@ HELLO_SLACK_S = 0.1
 
 def tell_certificates(
     record: Record, shown_sha256: bytes | None, leaf_der: bytes | None, backend: schema.Backend
-) -> frozenset[bytes]:
+) -> tuple[bytes, ...]:
     """Write down which certificate the client saw and which one its backend expects, as known.
 
     ``leaf_der``: what the backend has just shown us, if it speaks TLS with us. Returns the hashes
     by which a client would name the backend's certificate.
     """
-    record.served_sha256 = shown_sha256.hex() if shown_sha256 is not None else None
+    record.served_sha256 = _hex(shown_sha256) if shown_sha256 is not None else None
     if shown_sha256 is None:
-        return frozenset()
+        return ()
     if leaf_der is not None:
-        record.backend_sha256, record.backend_sha256_from = leaf_sha256(leaf_der).hex(), "shown"
+        record.backend_sha256, record.backend_sha256_from = _hex(leaf_sha256(leaf_der)), "shown"
         return leaf_hashes(leaf_der)
     if backend.rras_certificate_sha256 is not None:
         declared = bytes.fromhex(backend.rras_certificate_sha256)
-        record.backend_sha256, record.backend_sha256_from = declared.hex(), "declared"
-        return frozenset({declared})
+        record.backend_sha256, record.backend_sha256_from = _hex(declared), "declared"
+        return (declared,)
     record.backend_sha256 = record.backend_sha256_from = None
-    return frozenset()
+    return ()
 
 
 def tell(record: Record, watcher: Watcher, discretion: Discretion, began: float) -> None:
@@ -46,7 +48,7 @@ def tell(record: Record, watcher: Watcher, discretion: Discretion, began: float)
     story, teller = record.story, watcher.story
     for news in teller.take_news():
         at_s = round(max(0.0, news.at - began), 6)
-        story.moments.append(Moment(str(news.step), news.side, at_s, news.detail))
+        story.moments.append(Moment(news.step.value, news.side, at_s, news.detail))
     story.user = discretion.user(teller.user)
     story.computer = discretion.computer(teller.computer)
     story.address = discretion.address(str(teller.address or ""))
@@ -69,8 +71,8 @@ def tell_hellos(story: Story, watcher: Watcher, moved_at: float) -> None:
             None if seen.longest_s is None else round(seen.longest_s, 6),
             seen.waiting_since is not None and moved_at - seen.waiting_since < HELLO_SLACK_S,
         )
-        for side, seen in watcher.story.hellos.items()
-        if seen.asked
+        for side in ("client", "backend")
+        if (seen := watcher.story.hellos.get(side)) is not None
     )
 
 
@@ -92,11 +94,17 @@ def ended_by(record: Record, outcome: Outcome, *, client_first: bool | None) -> 
     )
 
 
+@lru_cache(maxsize=CERTIFICATES_KEPT)
+def _hex(digest: bytes) -> str:
+    """Write a hash in hexadecimal; the record of each call names the same few."""
+    return digest.hex()
+
+
 def _binding(seen: BindingSeen) -> Binding:
     return Binding(
         name_of(HashProtocol, seen.hash_protocol),
         hash_names(seen.offered) if seen.offered else "",
-        seen.certificate_hash.hex(),
+        _hex(seen.certificate_hash),
         seen.whose.value,
         seen.is_nonce_echoed,
         seen.is_hash_offered,

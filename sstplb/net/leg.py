@@ -36,6 +36,8 @@ RECEIVE_BYTES = 16384
 class Leg(ABC):
     """One side of a call."""
 
+    __slots__ = ("early", "readiness", "sock")
+
     def __init__(self, sock: socket.socket, readiness: Readiness) -> None:
         self.sock = sock
         self.readiness = readiness
@@ -135,6 +137,8 @@ class Leg(ABC):
 class SecureLeg(Leg):
     """A leg under TLS, whichever engine does it, on the socket of the plain leg below."""
 
+    __slots__ = ("_below",)
+
     def __init__(self, below: "PlainLeg") -> None:
         super().__init__(below.sock, below.readiness)
         self._below = below
@@ -155,6 +159,8 @@ class SecureLeg(Leg):
 
 class PlainLeg(Leg):
     """A leg without TLS."""
+
+    __slots__ = ("_closed",)
 
     def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(sock, Readiness(sock, loop))
@@ -201,6 +207,8 @@ class PlainLeg(Leg):
 
 class TlsLeg(SecureLeg):
     """A leg under TLS by the portable engine."""
+
+    __slots__ = ("_ciphertext", "_engine")
 
     def __init__(self, below: PlainLeg, engine: Engine) -> None:
         super().__init__(below)

@@ -41,6 +41,8 @@ def client_leg(
 class NativeLeg(SecureLeg):
     """A leg under TLS by the system's OpenSSL."""
 
+    __slots__ = ("_connection", "_is_reset", "_place", "_sessions")
+
     def __init__(
         self,
         below: PlainLeg,

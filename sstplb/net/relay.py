@@ -28,6 +28,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 
 from sstplb.errors import TlsError
 from sstplb.net.leg import RECEIVE_BYTES, Leg
@@ -86,7 +87,7 @@ class Flow:
     """Both directions of one relay: ``inward`` client to backend, ``outward`` back."""
 
     moved_at: float
-    """When a byte last moved, on the loop's clock."""
+    """When a byte last moved: seconds, monotonic."""
     inward: Meter = field(default_factory=Meter)
     outward: Meter = field(default_factory=Meter)
     ended_first: Meter | None = None
@@ -196,12 +197,16 @@ class Relay:
         and what ``interrupt`` is given.
         """
         try:
-            self.watch_silence()
-            for pump in self.pumps:
-                pump.begin()
-            await self.finished
+            await self.begin()
         finally:
             self.stop()
+
+    def begin(self) -> asyncio.Future[None]:
+        """Do what ``run`` does, for who saves the coroutine: await the future, then ``stop``."""
+        self.watch_silence()
+        for pump in self.pumps:
+            pump.begin()
+        return self.finished
 
     def tap(self, inward: Tap, outward: Tap) -> None:
         """Show every chunk to these as well, from now on."""
@@ -228,7 +233,7 @@ class Relay:
         half_closed = self.flow.inward.ended or self.flow.outward.ended
         limits = self.limits
         limit = limits.half_closed_timeout_s if half_closed else limits.idle_timeout_s
-        silent_for = self.loop.time() - self.flow.moved_at
+        silent_for = monotonic() - self.flow.moved_at
         if silent_for >= limit:
             self.interrupt(
                 IdleTooLongError(f"no byte either way for {silent_for:.0f} s (limit {limit:g} s)")
@@ -270,7 +275,7 @@ class _Pump:
 
     __slots__ = (
         "_held", "_kept", "_meter", "_pipe", "_relay", "_rest", "_seen", "_seen_bytes_max",
-        "_sink", "_source", "_stopped", "_time", "_untapped",
+        "_sink", "_source", "_stopped", "_untapped",
     )  # fmt: skip
 
     def __init__(
@@ -281,7 +286,6 @@ class _Pump:
         self._seen_bytes_max = 0 if seen is None else sys.maxsize
         self._untapped: Seen | None = None
         """Who sees chunks when nobody listens in; while somebody does, ``_seen`` is both."""
-        self._time = relay.loop.time
         self._rest = _NOTHING
         """What the sink has not taken yet."""
         self._kept: memoryview | None = None
@@ -383,7 +387,7 @@ class _Pump:
             sink.flush()
             if self._rest and not sink.backlog:
                 self._rest = self._rest[sink.give(self._rest) :]
-                relay.flow.moved_at = self._time()
+                relay.flow.moved_at = monotonic()
             if self._rest or sink.backlog:
                 return
         except OSError:
@@ -407,7 +411,7 @@ class _Pump:
             self._end()
             return False
         self._meter.bytes += count
-        self._relay.flow.moved_at = self._time()
+        self._relay.flow.moved_at = monotonic()
         if given < count or sink.backlog:
             self._keep(chunk[given:])
             self._wait_for_sink()
@@ -492,7 +496,7 @@ class _Pump:
                 return False
             self._held -= moved
             self._meter.bytes += moved
-            self._relay.flow.moved_at = self._time()
+            self._relay.flow.moved_at = monotonic()
         return True
 
     def _give_pipe_back(self) -> None:

@@ -45,10 +45,10 @@ from sstplb.errors import (
     quote,
 )
 from sstplb.net import failover, opening
-from sstplb.net.call import Call, now_s
+from sstplb.net.call import Call
 from sstplb.net.goodbye import say_goodbye
 from sstplb.net.leg import RECEIVE_BYTES
-from sstplb.net.relay import IdleTooLongError, LegFailedError, Relay, RelayLimits, Seen
+from sstplb.net.relay import IdleTooLongError, LegFailedError, Relay, RelayLimits
 from sstplb.protocol.head import RequestHead, ResponseHead, simple_answer
 from sstplb.protocol.watcher import Watcher
 
@@ -72,10 +72,11 @@ async def session(call: Call) -> None:
             route = call.service.route_for(hello.server_name, head.tenant_id)
             answer = await failover.ask_for_call(call, route, head)
             await hand_over(call, answer)
-            del head, answer  # two KiB that a call would hold for days
+            del hello, head, answer  # two KiB that a call would hold for days
         else:
             await failover.connect(call, call.service.route_for(hello.server_name))
             await call.hand_over()
+            del hello
         await converse(call)
         call.close(*verdict(call))
     except CallError as error:
@@ -111,21 +112,10 @@ async def converse(call: Call) -> None:
 
     Raises IdleTimeoutError, ClientTlsError or BackendTlsError, or why somebody else ended it.
     """
-    limits, backend_leg = call.service.limits, call.backend_leg
-    assert backend_leg is not None, "the call has reached a backend"
-    seen_inward, seen_outward = _watch(call)
-    call.relay = Relay(
-        call.client_leg,
-        backend_leg,
-        call.flow,
-        RelayLimits(limits.idle_timeout, limits.half_closed_timeout),
-        call.desk.transit,
-        seen_inward=seen_inward,
-        seen_outward=seen_outward,
-    )
+    call.relay = relay = _relay_for(call)
     call.desk.recorder.consider(call)
     try:
-        await call.relay.run()
+        await relay.begin()
     except IdleTooLongError as error:
         await say_goodbye(call)
         raise IdleTimeoutError(str(error)) from error
@@ -136,35 +126,34 @@ async def converse(call: Call) -> None:
         kind = ClientTlsError if error.leg is call.client_leg else BackendTlsError
         raise kind(str(error), reason=f"{kind.reason}_in_call") from error
     finally:
+        relay.stop()
         call.relay = None
         call.desk.recorder.leave(call)
 
 
-def _watch(call: Call) -> tuple[Seen | None, Seen | None]:
-    """Return what is to be called with the bytes of each direction, if anything."""
+def _relay_for(call: Call) -> Relay:
+    limits, backend_leg = call.service.limits, call.backend_leg
+    assert backend_leg is not None, "the call has reached a backend"
+    watched = _watch(call)
+    return Relay(
+        call.client_leg,
+        backend_leg,
+        call.flow,
+        RelayLimits(limits.idle_timeout, limits.half_closed_timeout),
+        call.desk.transit,
+        seen_inward=call.see_inward if watched else None,
+        seen_outward=call.see_outward if watched else None,
+    )
+
+
+def _watch(call: Call) -> bool:
+    """Give the call a watcher, if its bytes are to be looked at; return whether they are."""
     listener, served = call.service.listener, call.served
     if served is None or call.is_visit or listener.follow is Follow.OFF:
         call.did_well()  # nothing more will be learnt: that it answered must do
-        return None, None
-    hashes = frozenset({served.certificate.sha256, served.certificate.sha1})
-    call.watcher = watcher = Watcher(listener.follow, hashes, call.backend_hashes)
-    story = watcher.story
-
-    def seen_inward(chunk: memoryview) -> int:
-        watcher.from_client(chunk, now_s())
-        if story.news:
-            call.tell()
-        return watcher.looks_at_bytes
-
-    def seen_outward(chunk: memoryview) -> int:
-        watcher.from_backend(chunk, now_s())
-        if story.news:
-            call.tell()
-        if watcher.is_proven:
-            call.did_well(proven=True)
-        return watcher.looks_at_bytes
-
-    return seen_inward, seen_outward
+        return False
+    call.watcher = Watcher(listener.follow, served.certificate.hashes, call.backend_hashes)
+    return True
 
 
 def verdict(call: Call) -> tuple[Outcome, str, str]:

@@ -22,6 +22,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
@@ -89,6 +90,10 @@ class Step(StrEnum):
     """A PPP frame that cannot be read."""
 
 
+_BITS: Mapping[Step, int] = MappingProxyType({step: 1 << n for n, step in enumerate(Step)})
+"""A set of steps as a number: a call keeps one for days, and a set takes 728 bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class News:
     """One step: whose doing, when (on the owner's clock), and what there is to say of it."""
@@ -109,6 +114,9 @@ class Hellos:
     longest_s: float | None = None
     waiting_since: float | None = None
     """When the last one passed that has no answer yet."""
+
+
+_NO_HELLOS: Mapping[str, Hellos] = MappingProxyType({})
 
 
 class _EapCode(IntEnum):
@@ -157,6 +165,11 @@ _STEPS: Mapping[tuple[int, str], Step] = MappingProxyType(
 class Storyteller:
     """The story of one call, as it unfolds. Never raises for what a peer sends."""
 
+    __slots__ = (
+        "_acked_by_backend", "_acked_by_client", "_frames", "_had", "_moments", "address",
+        "authentication", "computer", "correlation_id", "hellos", "is_told", "news", "user",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self.user = ""
         """As the client last named itself; empty: it has not."""
@@ -165,25 +178,27 @@ class Storyteller:
         """The GUID in the client's LCP Identification, in braces."""
         self.authentication = ""
         self.address: IPv4Address | None = None
-        self.hellos = {"client": Hellos(), "backend": Hellos()}
-        """By the side that asked."""
+        self.hellos: Mapping[str, Hellos] = _NO_HELLOS
+        """By the side that asked, of those who did."""
         self.is_told = False
         """Whether no more frames are needed."""
-        self.news: list[News] = []
+        self.news: tuple[News, ...] = ()
         """What happened, until it is taken."""
         self._moments = 0
         self._frames = 0
-        self._had: set[Step] = set()
-        self._link_acks: set[str] = set()
+        self._had = 0
+        """Steps: the sum of their ``_BITS``."""
+        self._acked_by_client = self._acked_by_backend = False
+        """Whether that side agreed to the other's wishes for the link."""
 
     @property
     def is_settled(self) -> bool:
         """Whether PPP is open, as far as can be seen, or will not be looked at any more."""
-        return self.is_told or self.address is not None or Step.DATA_FROM_BACKEND in self._had
+        return self.is_told or self.address is not None or self._has_had(Step.DATA_FROM_BACKEND)
 
-    def take_news(self) -> list[News]:
+    def take_news(self) -> tuple[News, ...]:
         """Return what happened since the last time."""
-        news, self.news = self.news, []
+        news, self.news = self.news, ()
         return news
 
     # --- messages -------------------------------------------------------------------------------
@@ -198,12 +213,14 @@ class Storyteller:
 
     def _take_hello(self, side: str, kind: int, now: float) -> None:
         if kind == MessageType.ECHO_REQUEST:
+            if side not in self.hellos:
+                self.hellos = {**self.hellos, side: Hellos()}
             asking = self.hellos[side]
             asking.asked += 1
             asking.waiting_since = now
             return
-        asked = self.hellos["backend" if side == "client" else "client"]
-        if asked.waiting_since is not None:
+        asked = self.hellos.get("backend" if side == "client" else "client")
+        if asked is not None and asked.waiting_since is not None:
             asked.answered += 1
             asked.last_s = now - asked.waiting_since
             asked.longest_s = max(asked.last_s, asked.longest_s or 0.0)
@@ -231,7 +248,7 @@ class Storyteller:
                 is_client = side == "client"
                 step = Step.DATA_FROM_CLIENT if is_client else Step.DATA_FROM_BACKEND
                 self._note_once(step, side, now)
-                self.is_told = {Step.DATA_FROM_CLIENT, Step.DATA_FROM_BACKEND} <= self._had
+                self.is_told = self._has_had(Step.DATA_FROM_CLIENT, Step.DATA_FROM_BACKEND)
             case Protocol.CHAP:
                 self._take_chap(side, ppp.parse_packet(information), now)
             case Protocol.PAP:
@@ -246,9 +263,10 @@ class Storyteller:
             case Code.CONFIGURE_REQUEST:
                 self._note_once(Step.LCP, side, now)
             case Code.CONFIGURE_ACK:
-                self._link_acks.add(side)
+                self._acked_by_client |= side == "client"
+                self._acked_by_backend |= side == "backend"
                 self._learn_authentication(side, packet)
-                if len(self._link_acks) == 2:
+                if self._acked_by_client and self._acked_by_backend:
                     self._note_once(Step.LCP_OPEN, side, now, self.authentication)
             case Code.IDENTIFICATION:
                 self._take_identification(side, packet.data[_MAGIC_BYTES:])
@@ -324,15 +342,18 @@ class Storyteller:
 
     # --- small change ---------------------------------------------------------------------------
 
+    def _has_had(self, *steps: Step) -> bool:
+        return all(self._had & _BITS[step] for step in steps)
+
     def _note_once(self, step: Step, side: str, now: float, detail: str = "") -> None:
-        if step not in self._had:
+        if not self._has_had(step):
             self._note(step, side, now, detail)
 
     def _note(self, step: Step, side: str, now: float, detail: str = "") -> None:
-        self._had.add(step)
+        self._had |= _BITS[step]
         if self._moments < MOMENTS_MAX:
             self._moments += 1
-            self.news.append(News(step, side, now, detail))
+            self.news += (News(step, side, now, detail),)
 
 
 def terminate_reason(data: bytes) -> str:
@@ -345,6 +366,7 @@ def terminate_reason(data: bytes) -> str:
     return text[:REASON_CHARACTERS_MAX] if text.isascii() and text.isprintable() else ""
 
 
+@lru_cache(maxsize=16)  # calls offer and use the same few, and their records keep the text
 def hash_names(mask: int) -> str:
     """Name the hashes of a mask: ``SHA1, SHA256``."""
     return ", ".join(h.name for h in HashProtocol if mask & h) or f"{mask:#x}"
@@ -354,9 +376,14 @@ def _detail_of(message: Message) -> str:
     """Return what there is to say of a message besides its name. Raises PacketError."""
     request = message.binding_request
     if request is not None:
-        return f"offers {hash_names(request.hash_protocols)}"
+        return _offers(request.hash_protocols)
     status = message.status
     return "" if status is None or (not status.status and not status.attribute_id) else str(status)
+
+
+@lru_cache(maxsize=16)
+def _offers(mask: int) -> str:
+    return f"offers {hash_names(mask)}"
 
 
 def _chap_failure(data: bytes) -> str:

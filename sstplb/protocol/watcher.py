@@ -10,6 +10,7 @@ it.
 
 import contextlib
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
@@ -110,11 +111,17 @@ class Watcher:
     ``story`` all its steps, on the clock of ``now``.
     """
 
+    __slots__ = (
+        "_backend", "_backend_hashes", "_client", "_connected_at_packet", "_follow", "_request",
+        "_served_hashes", "binding", "ending", "fault", "is_proven", "looks_at_bytes", "phase",
+        "story", "was_connected",
+    )  # fmt: skip
+
     def __init__(
         self,
         follow: Follow,
-        served_hashes: frozenset[bytes],
-        backend_hashes: frozenset[bytes] = frozenset(),
+        served_hashes: Collection[bytes],
+        backend_hashes: Collection[bytes] = (),
     ) -> None:
         """Hashes are those of the certificate we showed, and of the one the backend expects."""
         self._follow = follow
@@ -168,6 +175,7 @@ class Watcher:
                 self.is_proven = True
             if self.is_proven and self.story.is_settled and self._follow is Follow.OPENING:
                 self.looks_at_bytes = min(self.looks_at_bytes, ENDING_BYTES_MAX)
+                self._client, self._backend, self._request = _FROM_CLIENT, _FROM_BACKEND, None
 
     def _look(self, stream: "_Stream", data: bytes | memoryview, now: float) -> None:
         if self.looks_at_bytes < ALL_BYTES:
@@ -391,6 +399,10 @@ class _Stream:
         self._skip = max(0, at - end)
         self._carry = bytes(data[at:])
         return found
+
+
+_FROM_CLIENT, _FROM_BACKEND = _Stream("client"), _Stream("backend")
+"""Of calls whose packets are followed no more: they are asked for their side only."""
 
 
 def _header(data: bytes | memoryview, at: int) -> tuple[int, int]:

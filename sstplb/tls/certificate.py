@@ -10,7 +10,7 @@ import os
 import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from sstplb.errors import CertificateError
 EXPIRY_WARNING = timedelta(days=30)
 RSA_BITS_MIN = 2048
 SECRET_BYTES_MAX = 4096
+CERTIFICATES_KEPT = 256
+"""Certificates whose hashes are computed, written and kept once; calls see the same few."""
 _WEAK_SIGNATURES = frozenset(
     {
         SignatureAlgorithmOID.RSA_WITH_MD5,
@@ -57,6 +59,11 @@ class Certificate:
     def sha256(self) -> bytes:
         """SHA-256 of the leaf's DER, 32 bytes."""
         return leaf_sha256(self.leaf_der)
+
+    @cached_property
+    def hashes(self) -> tuple[bytes, ...]:
+        """What a client may bind to that was shown it."""
+        return leaf_hashes(self.leaf_der)
 
     @cached_property
     def sha1(self) -> bytes:
@@ -117,10 +124,11 @@ def leaf_sha256(der: bytes) -> bytes:
     return hashlib.sha256(der).digest()
 
 
-def leaf_hashes(der: bytes) -> frozenset[bytes]:
+@lru_cache(maxsize=CERTIFICATES_KEPT)
+def leaf_hashes(der: bytes) -> tuple[bytes, ...]:
     """Return what a client may bind to that saw this leaf: its SHA-256 and its SHA-1."""
     sha1 = hashlib.sha1(der, usedforsecurity=False).digest()
-    return frozenset({hashlib.sha256(der).digest(), sha1})
+    return hashlib.sha256(der).digest(), sha1
 
 
 def certificate_from_der(der: bytes) -> Certificate:

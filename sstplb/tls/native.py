@@ -20,6 +20,7 @@ context); a memory BIO holds those bytes, and is swapped for the socket once the
 """
 
 import ssl
+import sys
 from collections import OrderedDict
 from typing import Any
 
@@ -201,6 +202,11 @@ class WouldBlockError(Exception):
 
 class NativeConnection:
     """One side of one TLS connection, on a non-blocking descriptor it does not own."""
+
+    __slots__ = (
+        "_batch_reader", "_context", "_descriptor", "_early", "_ended", "_failure", "_ffi", "_lib",
+        "_memory", "_openssl", "_ssl", "kernel_receives", "kernel_sends",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -398,8 +404,10 @@ class NativeConnection:
         """What was agreed; after the handshake."""
         lib, ffi = self._lib, self._ffi
         cipher = lib.SSL_CIPHER_get_name(lib.SSL_get_current_cipher(self._ssl))
-        version = ffi.string(lib.SSL_get_version(self._ssl)).decode()
-        return TlsInfo(version, ffi.string(cipher).decode(), self._peer_leaf())
+        # Interned: the record of each call keeps these two names, out of a dozen.
+        words = (lib.SSL_get_version(self._ssl), cipher)
+        version, cipher_name = (sys.intern(ffi.string(word).decode()) for word in words)
+        return TlsInfo(version, cipher_name, self._peer_leaf())
 
     def close(self) -> None:
         """Free everything now. The connection must not be used again."""
