@@ -240,6 +240,7 @@ class Booking:
         if self._ticket is not None:
             self._ticket.release()
         self._is_released = True
+        self.carried = None  # it knows us: without this only the collector would free either
         if self._awaited is not None:
             self._awaited.set()
         self._desk.released(self)

@@ -267,6 +267,7 @@ class Stub:
         """Tell."""
         self._tell("release")
         self._worker.forget(self.record.id)
+        self.call = None  # it knows us: without this only the collector would free either
 
     async def _ask(self, method: str, *arguments: Any) -> Any:
         self._answer = asyncio.get_running_loop().create_future()

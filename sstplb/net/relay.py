@@ -185,7 +185,7 @@ class Relay:
         self.finished: asyncio.Future[None] = self.loop.create_future()
         inward = _Pump(self, client, backend, flow.inward, seen_inward)
         outward = _Pump(self, backend, client, flow.outward, seen_outward)
-        self.pumps = (inward, outward)
+        self.pumps: tuple[_Pump, ...] = (inward, outward)
         self.leftovers = b"", b""
         """After ``interrupt``: what was taken inward and outward, and not yet given."""
         self._silence: asyncio.TimerHandle | None = None
@@ -262,6 +262,7 @@ class Relay:
             self._silence.cancel()
         for pump in self.pumps:
             pump.stop()
+        self.pumps = ()  # they know us: without this only the collector would free either
         if self.finished.done() and not self.finished.cancelled():
             self.finished.exception()  # a failure that came while we were being cancelled
 

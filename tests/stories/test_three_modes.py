@@ -1,6 +1,7 @@
 """A call in each mode: opened, carried byte for byte, accounted once."""
 
 import asyncio
+import gc
 import ssl
 from collections import Counter
 
@@ -8,7 +9,7 @@ import pytest
 
 from sstplb.lab.pki import Issued, LabPki
 from sstplb.protocol.packet import connect_request
-from tests.characters import ANSWER, REQUEST, Stage, packets, play, staged
+from tests.characters import ANSWER, REQUEST, Client, Stage, packets, play, staged
 
 EARLY = connect_request().encode() + packets(1404)
 MODES = ["passthrough", "offload", "reencrypt"]
@@ -40,6 +41,37 @@ def test_a_call_is_carried_byte_for_byte(
                 assert record.tls_version == "TLSv1.3"
                 assert record.correlation_id == "{0D528CAC-464E-423A-A399-9470E234BC54}"
             assert record.server_name == "vpn.example.test"
+
+    play(story)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_call_that_is_over_leaves_nothing_to_the_collector(
+    mode: str, pki: LabPki, served: Issued
+) -> None:
+    """Objects that know each other live until Python looks for cycles, and that costs CPU."""
+
+    async def story() -> None:
+        async with staged(Stage(mode, pki.root_path, served)) as stage:
+            gc.collect()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            try:
+                for end in (Client.close, Client.close, Client.reset):
+                    client = await stage.client()
+                    await client.open()
+                    ended = end(client)
+                    if ended is not None:
+                        await ended
+                stranger = await stage.visitor()
+                await stranger.send(b"GET / HTTP/1.1\r\n\r\n")
+                await stage.ended(4)
+                await asyncio.sleep(0.05)
+                gc.collect()
+                ours = [o for o in gc.garbage if type(o).__module__.startswith("sstplb.net")]
+            finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
+            assert not ours
 
     play(story)
 
