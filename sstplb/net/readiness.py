@@ -17,7 +17,7 @@ Callback = Callable[[], None]
 class Readiness:
     """Watches one socket, for at most one reader and one writer at a time."""
 
-    __slots__ = ("_fd", "_is_kept", "_loop", "_waiter")
+    __slots__ = ("_fd", "_is_kept", "_is_read", "_is_written", "_loop", "_waiter")
 
     def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         self._fd = sock.fileno()
@@ -26,12 +26,14 @@ class Readiness:
         """Of ``readable``."""
         self._is_kept = False
         """Whether the loop calls ``_tell``."""
+        self._is_read = self._is_written = False
+        """Whether the loop watches it: asking to be let go costs as much as asking to be told."""
 
     async def readable(self) -> None:
         """Return when the socket has bytes, an end or an error to read."""
         self._waiter = waiter = self._loop.create_future()
         if not self._is_kept:
-            self._is_kept = True
+            self._is_kept = self._is_read = True
             self._loop.add_reader(self._fd, self._tell)
         try:
             await waiter
@@ -41,6 +43,7 @@ class Readiness:
     async def writable(self) -> None:
         """Return when the socket takes bytes, has finished connecting, or has an error."""
         waiter = self._loop.create_future()
+        self._is_written = True
         self._loop.add_writer(self._fd, _wake, waiter)
         try:
             await waiter
@@ -49,22 +52,24 @@ class Readiness:
 
     def watch(self, callback: Callback) -> None:
         """Call ``callback`` whenever the socket can be read, until ``unwatch``."""
-        self._is_kept = False
+        self._is_kept, self._is_read = False, True
         self._loop.add_reader(self._fd, callback)
 
     def unwatch(self) -> None:
         """Look no more whether it can be read."""
-        self._is_kept = False
-        if self._fd >= 0:
+        if self._is_read:
+            self._is_kept = self._is_read = False
             self._loop.remove_reader(self._fd)
 
     def watch_room(self, callback: Callback) -> None:
         """Call ``callback`` whenever the socket can be written, until ``unwatch_room``."""
+        self._is_written = True
         self._loop.add_writer(self._fd, callback)
 
     def unwatch_room(self) -> None:
         """Look no more whether it can be written."""
-        if self._fd >= 0:
+        if self._is_written:
+            self._is_written = False
             self._loop.remove_writer(self._fd)
 
     def forget(self) -> None:

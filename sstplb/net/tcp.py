@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import socket
+from functools import lru_cache
 
 from sstplb.net.readiness import Readiness
 
@@ -21,6 +22,7 @@ Address = tuple[str, int]
 """A host address (never a name) and a port."""
 
 
+@lru_cache(maxsize=1024)
 def family_of(host: str) -> socket.AddressFamily:
     """Return AF_INET or AF_INET6. Raises ValueError for a name."""
     for family in (socket.AF_INET, socket.AF_INET6):
@@ -117,7 +119,9 @@ async def connect(
         if source_host is not None:
             sock.bind((source_host, 0))
         error = sock.connect_ex(address)
-        if error == errno.EINPROGRESS:
+        if error == errno.EINPROGRESS:  # within one machine it is over by now: ask before waiting
+            error = sock.connect_ex(address)
+        if error == errno.EALREADY:
             await Readiness(sock, asyncio.get_running_loop()).writable()
             error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:

@@ -77,7 +77,7 @@ SET_TICKET_KEYS = 59
 SET_MIN_VERSION, SET_MAX_VERSION = 123, 124
 # SSL_MODE_*: a buffer that moves, buffers given back when empty. Not partial writes: with them
 # SSL_write returns after each record of 16 KiB.
-MODES = 0x2 | 0x10
+MODES = 0x2 | 0x8 | 0x10
 # SSL_OP_*: no compression, no renegotiation, the server's order, a ragged end is an end
 OPTIONS = 1 << 17 | 1 << 30 | 1 << 22 | 1 << 7
 NO_TICKET = 1 << 14
