@@ -111,6 +111,8 @@ class NativeContext:
         context = cls(openssl, server=False)
         lib, pointer = openssl.lib, context.pointer
         context._control(numbers.SET_MIN_VERSION, dict(_VERSIONS)[settings.min_version])
+        groups = openssl.ffi.new("char[]", numbers.GROUPS_TO_BACKENDS)
+        context._control(numbers.SET_GROUPS_LIST, 0, groups)
         if (settings.verify or Verify.CA) is Verify.CA:
             lib.ERR_clear_error()
             if settings.ca_file is None:
