@@ -58,7 +58,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class KnownClient:
     """One client of the table, for an operator."""
 
     client: str
@@ -160,15 +160,15 @@ class AffinityTable:
 
     # --- what an operator may do --------------------------------------------------------------
 
-    def remembered(self, now: float) -> Iterator[Remembered]:
+    def remembered(self, now: float) -> Iterator[KnownClient]:
         """Yield all that would be found now: pins, clients with calls, then the others."""
         self._expire(now)
         for key, backend in self._pinned.items():
-            yield Remembered(self.show(key), backend, is_pinned=True, expires_in_s=None)
+            yield KnownClient(self.show(key), backend, is_pinned=True, expires_in_s=None)
         for entry in (*self._busy.values(), *self._idle.values()):
             if entry.key not in self._pinned:
                 left = None if entry.calls else entry.expires_at - now
-                yield Remembered(
+                yield KnownClient(
                     self.show(entry.key), entry.backend, is_pinned=False, expires_in_s=left
                 )
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from sstplb.control.booking import Booking
 from sstplb.control.plan import Prepared
-from sstplb.net.capture import CaptureState, Selection
+from sstplb.net.capture import CaptureChoice, CaptureState
 from sstplb.net.carrier import Carrier
 
 
@@ -46,7 +46,7 @@ class Crew(Protocol):
         """Resume no TLS session with that pool's backends any more."""
 
     async def begin_capture(
-        self, wanted: Selection, seconds_max: float | None, bytes_max: int | None
+        self, wanted: CaptureChoice, seconds_max: float | None, bytes_max: int | None
     ) -> list[CaptureState]:
         """Record calls, wherever they are carried: each process writes a file of its own.
 
@@ -103,7 +103,7 @@ class Here:
         """Nothing: the policies are the checker's own, which has done it."""
 
     async def begin_capture(
-        self, wanted: Selection, seconds_max: float | None, bytes_max: int | None
+        self, wanted: CaptureChoice, seconds_max: float | None, bytes_max: int | None
     ) -> list[CaptureState]:
         """Record calls. Raises CaptureError."""
         return [self.carrier.begin_capture(wanted, seconds_max, bytes_max)]

@@ -450,7 +450,7 @@ class Operator:
         return CapturesView(str(directory), tuple(running), tuple(files))
 
     async def begin_capture(
-        self, wanted: capture.Selection, seconds_max: float | None, bytes_max: int | None
+        self, wanted: capture.CaptureChoice, seconds_max: float | None, bytes_max: int | None
     ) -> list[CaptureState]:
         """Record calls, those that run and new ones; each process that carries writes a file.
 

@@ -40,7 +40,7 @@ from sstplb.errors import (
 )
 from sstplb.net.booking import Chosen
 from sstplb.net.call import now_s
-from sstplb.net.capture import CaptureState, Selection
+from sstplb.net.capture import CaptureChoice, CaptureState
 
 PROPOSE_MAX_S = 30.0
 """How long loading a configuration may take."""
@@ -119,7 +119,7 @@ class Workers:
             worker.send("forget_sessions", pool)
 
     async def begin_capture(
-        self, wanted: Selection, seconds_max: float | None, bytes_max: int | None
+        self, wanted: CaptureChoice, seconds_max: float | None, bytes_max: int | None
     ) -> list[CaptureState]:
         """Have those record who carry what is wanted, or may.
 

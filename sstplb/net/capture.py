@@ -70,8 +70,8 @@ class Recordable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """Which calls: all that fit everything that is said; at least something must be."""
+class CaptureChoice:
+    """Which calls to record: all that fit everything that is said; at least something must be."""
 
     listener: str | None = None
     client: IPv4Network | IPv6Network | None = None
@@ -134,7 +134,7 @@ class Recorder:
         change = "has changed" if is_allowed else "does not allow it any more"
         self.stop_all(f"the configuration {change}")
         self._settings = settings
-        wanted = Selection(settings.listener, settings.client)
+        wanted = CaptureChoice(settings.listener, settings.client)
         if settings.directory is not None and str(wanted):
             try:
                 self.start(wanted, running)
@@ -143,7 +143,7 @@ class Recorder:
 
     def start(
         self,
-        selection: Selection,
+        choice: CaptureChoice,
         running: Iterable[Recordable] = (),
         *,
         seconds_max: float | None = None,
@@ -157,14 +157,14 @@ class Recorder:
         settings = self._settings
         if settings.directory is None:
             raise CaptureError("captures are not allowed: set capture.directory")
-        if not str(selection):
+        if not str(choice):
             raise CaptureError("say which calls: a listener, a client or a call")
         running = tuple(running)
-        if selection.call is not None:
-            self._insist_on(selection.call, running)
+        if choice.call is not None:
+            self._insist_on(choice.call, running)
         capture = Capture(
             _new_file(settings),
-            selection,
+            choice,
             min(bytes_max or settings.bytes_max, settings.bytes_max),
             settings.secrets,
             self._ended,
@@ -173,7 +173,7 @@ class Recorder:
         seconds = min(seconds_max or settings.seconds_max, settings.seconds_max)
         log.warning(
             "capture_started",
-            message=f"{capture.name}: recording {selection} for {seconds:g} s at most"
+            message=f"{capture.name}: recording {choice} for {seconds:g} s at most"
             + (", secrets too" if settings.secrets else ""),
             capture=capture.name,
         )
@@ -188,7 +188,7 @@ class Recorder:
         if not self.captures or number in self._recorded or not call.is_recordable:
             return
         newest_first = reversed(self.captures.values())
-        capture = next((c for c in newest_first if c.selection.fits(call.record)), None)
+        capture = next((c for c in newest_first if c.choice.fits(call.record)), None)
         if capture is None or call.relay is None:
             return
         if len(self._recorded) >= self._settings.calls_max:
@@ -200,7 +200,7 @@ class Recorder:
     def leave(self, call: Recordable) -> None:
         """Note that a call's relay has ended."""
         capture, _ = self._recorded.pop(call.record.id, (None, None))
-        if capture is not None and capture.selection.call is not None:
+        if capture is not None and capture.choice.call is not None:
             capture.stop("its call has ended")
 
     def stop_all(self, why: str) -> None:
@@ -239,7 +239,7 @@ class Capture:
     def __init__(
         self,
         path: Path,
-        selection: Selection,
+        choice: CaptureChoice,
         bytes_max: int,
         with_secrets: bool,
         on_end: Callable[["Capture"], None],
@@ -247,7 +247,7 @@ class Capture:
         """Make the file. Raises CaptureError."""
         self.path = path
         self.name = path.name
-        self.selection = selection
+        self.choice = choice
         self.frames = 0
         self.calls = 0
         self.calls_left_out = 0
@@ -278,14 +278,14 @@ class Capture:
             loop.call_later(FLUSH_S, self._flush_again, loop),
         ]
         secrets = "secrets are in it" if self._with_secrets else "without secrets"
-        self._write(pcapng.section_header(f"sstplb {__version__}", f"{self.selection}; {secrets}"))
+        self._write(pcapng.section_header(f"sstplb {__version__}", f"{self.choice}; {secrets}"))
 
     @property
     def state(self) -> CaptureState:
         """How far it is."""
         return CaptureState(
             self.name,
-            str(self.selection),
+            str(self.choice),
             self._started_at,
             self._ends_at,
             self.calls,

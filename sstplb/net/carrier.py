@@ -13,7 +13,7 @@ import structlog
 from sstplb.config import schema
 from sstplb.net.booking import Booking
 from sstplb.net.call import Call
-from sstplb.net.capture import CaptureState, Recorder, Selection
+from sstplb.net.capture import CaptureChoice, CaptureState, Recorder
 from sstplb.net.leg import PlainLeg
 from sstplb.net.relay import Transit
 from sstplb.net.service import Service
@@ -57,7 +57,7 @@ class Carrier:
         self.recorder.reconfigure(config.capture, self.calls)
 
     def begin_capture(
-        self, wanted: Selection, seconds_max: float | None, bytes_max: int | None
+        self, wanted: CaptureChoice, seconds_max: float | None, bytes_max: int | None
     ) -> CaptureState:
         """Record those of these calls that are wanted. Raises CaptureError."""
         return self.recorder.start(

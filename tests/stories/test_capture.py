@@ -14,7 +14,7 @@ import pytest
 
 from sstplb.errors import CaptureError, ConfigError
 from sstplb.lab.pki import Issued, LabPki
-from sstplb.net.capture import FILE_PATTERN, SECRETS_REMOVED, Capture, Selection, files_in
+from sstplb.net.capture import FILE_PATTERN, SECRETS_REMOVED, Capture, CaptureChoice, files_in
 from sstplb.protocol.pcapng import BlockType, blocks
 from sstplb.protocol.ppp_peer import Authentication
 from tests.characters import Stage, packets, play, staged
@@ -132,7 +132,7 @@ def test_a_call_that_runs_is_joined_at_a_packet(
             await client.open()
             payload = packets(30 * 1404)
             assert await client.echo(payload + payload[:700])
-            made = stage.carrier.recorder.start(Selection(call=1), stage.carrier.calls)
+            made = stage.carrier.recorder.start(CaptureChoice(call=1), stage.carrier.calls)
             assert await client.echo(payload[700:1404] + payload)
             await client.close()
             await stage.ended()
@@ -180,19 +180,19 @@ def test_a_capture_ends_at_its_limits(pki: LabPki, served: Issued, tmp_path: Pat
             for client in clients:
                 await client.open()
             start = partial(stage.carrier.recorder.start, running=stage.carrier.calls)
-            full = start(Selection(listener="vpn"))
+            full = start(CaptureChoice(listener="vpn"))
             assert (full.calls, full.calls_left_out) == (1, 1), "calls_max"
             for client in clients:  # which of them is recorded is not said
                 assert await client.echo(packets(200_000))
             assert full.ended_because == "its 64KiB are full"
             assert 60_000 < full.path.stat().st_size <= 65_536
-            short = start(Selection(client=ip_network("127.0.0.0/8")), seconds_max=0.05)
+            short = start(CaptureChoice(client=ip_network("127.0.0.0/8")), seconds_max=0.05)
             await asyncio.sleep(0.1)
             assert short.ended_because == "its 0.05 s are over"
             with pytest.raises(CaptureError, match="call 77 has no packets"):
-                start(Selection(call=77))
+                start(CaptureChoice(call=77))
             with pytest.raises(CaptureError, match="files_max"):
-                start(Selection(listener="vpn"))
+                start(CaptureChoice(listener="vpn"))
             assert not stage.carrier.recorder.captures
 
     play(story)
@@ -237,7 +237,7 @@ def test_a_reload_begins_and_ends_captures(pki: LabPki, served: Issued, tmp_path
             client = await stage.client()
             await client.open()
             with pytest.raises(CaptureError, match="not allowed"):
-                stage.carrier.recorder.start(Selection(listener="vpn"), stage.carrier.calls)
+                stage.carrier.recorder.start(CaptureChoice(listener="vpn"), stage.carrier.calls)
             allow(stage, tmp_path, listener="vpn")
             await stage.reload()
             made = the_only(stage)
@@ -264,7 +264,7 @@ def test_a_capture_lives_under_the_settings_it_began_with(
         stage = Stage("offload", pki.root_path, served)
         allow(stage, tmp_path, secrets=True)
         async with staged(stage):
-            made = stage.carrier.recorder.start(Selection(listener="vpn"))
+            made = stage.carrier.recorder.start(CaptureChoice(listener="vpn"))
             allow(stage, tmp_path, secrets=False)
             await stage.reload()
             assert made.ended_because == "the configuration has changed"
@@ -282,11 +282,11 @@ def test_a_call_is_in_one_capture_at_a_time(pki: LabPki, served: Issued, tmp_pat
                 await client.open()
                 assert await client.echo(packets(1404))
             recorder, running = stage.carrier.recorder, stage.carrier.calls
-            made = recorder.start(Selection(call=1), running)
+            made = recorder.start(CaptureChoice(call=1), running)
             with pytest.raises(CaptureError, match=f"being recorded already, by {made.name}"):
-                recorder.start(Selection(call=1), running)
+                recorder.start(CaptureChoice(call=1), running)
             with pytest.raises(CaptureError, match=r"\(capture.calls_max\)"):
-                recorder.start(Selection(call=2), running)
+                recorder.start(CaptureChoice(call=2), running)
             assert len(files_in(tmp_path)) == 1, "who is refused leaves no file"
 
     play(story)

@@ -266,7 +266,7 @@ async def captures(desk: Desk) -> Response:
 @router.post("/captures", response_model=Begun, status_code=201, tags=["captures"])
 async def begin_capture(desk: Desk, given: CaptureGiven) -> Response:
     """Record chosen calls as files for Wireshark, where the configuration allows captures."""
-    wanted = capture.Selection(given.listener, given.client, given.call)
+    wanted = capture.CaptureChoice(given.listener, given.client, given.call)
     return Reply(Begun(await desk.begin_capture(wanted, given.seconds_max, given.bytes_max)), 201)
 
 
