@@ -13,8 +13,8 @@ from rich.console import Console
 
 from bench import document, report, workers
 from bench.cells import FULL, QUICK
-from bench.proxies import KINDS, CannotStartError
-from bench.run import OURS, run
+from bench.proxies import KINDS, OURS, CannotStartError
+from bench.run import run
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parent.parent / "docs"

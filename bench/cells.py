@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bench.load import Errand
-from bench.proxies import MODES
+from bench.proxies import MODES, OURS_ON_SYSTEMS
 
 
 class Measure(StrEnum):
@@ -84,7 +84,8 @@ class Size:
 
 FULL = Size(
     96, 2.0, 600, (1000, 5000), ("bulk", "packets", "imix"), ("up", "down", "both"),
-    (64, 256, 4000), (10, 50, 1000), 5, ("nginx", "haproxy", "envoy", "stunnel", "hitch"),
+    (64, 256, 4000), (10, 50, 1000), 5,
+    (OURS_ON_SYSTEMS, "nginx", "haproxy", "envoy", "stunnel", "hitch"),
 )  # fmt: skip
 QUICK = Size(
     48, 0.7, 200, (1000,), ("bulk", "packets"), ("up", "down"), (), (), 3, ("nginx", "haproxy")

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.run import OURS
+from bench.proxies import OURS
+from bench.report import cost
 
 Result = Mapping[str, Any]
 BEGIN, END = "<!-- results: written by python -m bench document -->", "<!-- end of results -->"
@@ -26,6 +27,7 @@ def _lines(result: Result) -> Iterator[str]:
     yield (
         f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, Python "
         f"{machine['python']}, {'with' if machine['ktls'] else 'without'} kTLS in the kernel; "
+        f"OpenSSL {machine['openssl']} (sstplb) and {machine['systems_openssl']} (the system's); "
         f"{result['rounds']} interleaved rounds, {result['took_s'] / 60:.0f} minutes in all."
     )
     yield ""
@@ -37,7 +39,7 @@ def _lines(result: Result) -> Iterator[str]:
         yield f"| load | unit | {' | '.join(names)} | ratio to the best | target | spread |"
         yield "|---|---|" + "---:|" * (len(names) + 3)
         for row in rows:
-            figures = [row["ours"] if n == OURS else row["peers"].get(n) for n in names]
+            figures = [cost(row, name) for name in names]
             yield (
                 f"| {row['load']} {row['direction']} | {row['unit']} | "
                 f"{' | '.join(_number(f) for f in figures)} | {_verdict(row)} | "

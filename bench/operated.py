@@ -30,8 +30,8 @@ import httpx
 from bench.cells import stream_cell
 from bench.handshakes import Handshakes
 from bench.load import Errand, Job
-from bench.proxies import Proxy
-from bench.run import OURS, Helper, Stage, stage
+from bench.proxies import OURS, Proxy
+from bench.run import Helper, Stage, stage
 
 API = "http://sstplb/api/v1"
 PATHS = (

@@ -10,7 +10,8 @@ mpl.use("Agg")
 from matplotlib import pyplot
 
 from bench.cells import Measure
-from bench.run import OURS
+from bench.proxies import OURS
+from bench.report import cost
 
 Result = Mapping[str, Any]
 PACKETS, PING_PONG = "packets", "ping-pong"
@@ -33,11 +34,11 @@ def _bars(result: Result, directory: Path) -> Iterator[Path]:
         if " of " not in row["load"]:
             groups.setdefault((row["mode"], row["unit"]), []).append(row)
     for (mode, unit), rows in groups.items():
-        names = [n for n in result["versions"] if any(_figure(r, n) is not None for r in rows)]
+        names = [n for n in result["versions"] if any(cost(r, n) is not None for r in rows)]
         figure, axes = pyplot.subplots(figsize=(2 + 1.3 * len(rows), 4), layout="constrained")
         width = 0.8 / len(names)
         for number, name in enumerate(names):
-            values = [_figure(row, name) or 0 for row in rows]
+            values = [cost(row, name) or 0 for row in rows]
             at = [place + number * width for place in range(len(rows))]
             axes.bar(at, values, width, label=name)
         labels = [f"{row['load']} {row['direction']}".strip() for row in rows]
@@ -65,7 +66,7 @@ def _curves(result: Result, directory: Path, load: str, quantity: str, unit: str
             points = [
                 (count, _per_packet(rows[count], value, count))
                 for count in sorted(rows)
-                if (value := _figure(rows[count], name)) is not None
+                if (value := cost(rows[count], name)) is not None
             ]
             if points:
                 counts, costs = zip(*points, strict=True)
@@ -90,11 +91,6 @@ def quantity_of(load: str) -> int:
 
 def _per_packet(row: Result, value: float, packet_bytes: int) -> float:
     return value * packet_bytes / 1e3 if row["unit"] == Measure.CPU_S_PER_GB else value
-
-
-def _figure(row: Result, name: str) -> float | None:
-    value: float | None = row["ours"] if name == OURS else row["peers"].get(name)
-    return value
 
 
 def _kept(figure: Any, path: Path) -> Path:

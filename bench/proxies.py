@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bench.load import HOST, SERVER_NAME
 from sstplb.lab.pki import Issued, KeyKind, LabPki
+from sstplb.tls.openssl import SYSTEM
 
 PEERS = Path(__file__).parent / "peers"
 MODES = ("passthrough", "offload", "reencrypt")
@@ -142,6 +143,10 @@ def _beside_python(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
+def _run_ours(path: str) -> list[str]:
+    return [sys.executable, "-m", "sstplb", "run", path]
+
+
 # --- starting them ------------------------------------------------------------------------------
 
 
@@ -154,14 +159,23 @@ class Kind:
     """From the path of its configuration."""
     version: list[str]
     serves: tuple[str, ...] = PORTS
+    more: str = ""
+    """Lines for its configuration, below the template."""
 
 
+OURS = "sstplb"
+OURS_ON_SYSTEMS = "sstplb-system"
+"""Ours with the OpenSSL that the peers from Debian use: no peer, but what it costs without the
+extra ``openssl`` is worth a column."""
 _OFFLOAD = ("offload", "offload_rsa")
 KINDS: Mapping[str, Kind] = {
-    "sstplb": Kind(
+    OURS: Kind("sstplb.yaml", _run_ours, [sys.executable, "-m", "sstplb", "version"]),
+    OURS_ON_SYSTEMS: Kind(
         "sstplb.yaml",
-        lambda path: [sys.executable, "-m", "sstplb", "run", path],
+        _run_ours,
         [sys.executable, "-m", "sstplb", "version"],
+        (*_OFFLOAD, "reencrypt"),
+        f"tls: {{library: {SYSTEM}}}\n",
     ),
     "haproxy": Kind("haproxy.cfg", lambda path: ["haproxy", "-db", "-f", path], ["haproxy", "-v"]),
     "nginx": Kind("nginx.conf", lambda path: ["nginx", "-c", path], ["nginx", "-v"]),
@@ -191,11 +205,12 @@ def start(name: str, scene: Scene, core: int | None, more: str = "") -> Proxy:
     ``more``: lines for its configuration.
     """
     kind = KINDS[name]
-    ports = dict(zip(kind.serves, _free_ports(len(kind.serves)), strict=True))
-    values = {**scene.values, **{f"{mode}_port": str(port) for mode, port in ports.items()}}
+    free = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+    values = {**scene.values, **{f"{mode}_port": str(port) for mode, port in free.items()}}
+    ports = {mode: free[mode] for mode in kind.serves}
     text = string.Template((PEERS / kind.template).read_text()).substitute(values)
-    path = scene.directory / kind.template
-    path.write_text(text + more)
+    path = scene.directory / f"{name}-{kind.template}"
+    path.write_text(text + kind.more + more)
     command = kind.command(str(path))
     if shutil.which(command[0]) is None:
         raise CannotStartError(f"{command[0]} is not installed")

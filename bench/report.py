@@ -10,8 +10,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from bench.cells import Cell
-from bench.run import OURS, Row
+from bench.proxies import OURS, OURS_ON_SYSTEMS
 from bench.run import Progress as Told
+from bench.run import Row
 
 Result = Mapping[str, Any]
 
@@ -63,13 +64,20 @@ def table(result: Result) -> Table:
         style = "red" if missed else "green" if target is not None else ""
         shown.add_row(
             _cell(row), row["unit"], _number(row["ours"]),
-            *(_number(row["peers"].get(name)) for name in names),
+            *(_number(cost(row, name)) for name in names),
             f"[{style}]{_number(ratio)}[/]" if style else _number(ratio),
             _number(target), _number(row["spread"].get(OURS)),
         )  # fmt: skip
         for name, why in row["failures"].items():
             shown.add_row(f"  [yellow]{name}: {why[:90]}[/]")
     return shown
+
+
+def cost(row: Result, name: str) -> float | None:
+    """Return what one of the proxies of a run cost in a cell."""
+    where = {OURS: "ours", OURS_ON_SYSTEMS: "ours_on_systems_openssl"}.get(name)
+    found: float | None = row["peers"].get(name) if where is None else row.get(where)
+    return found
 
 
 def compare(old: Result, new: Result, console: Console) -> bool:

@@ -23,10 +23,21 @@ from pathlib import Path
 from bench.cells import Cell, Measure, Size, grid
 from bench.handshakes import Handshakes
 from bench.load import Job
-from bench.proxies import CannotStartError, Proxy, Scene, cpu_s, issue, make_scene, read_text, start
+from bench.proxies import (
+    OURS,
+    OURS_ON_SYSTEMS,
+    CannotStartError,
+    Proxy,
+    Scene,
+    cpu_s,
+    issue,
+    make_scene,
+    read_text,
+    start,
+)
 from sstplb.lab.pki import KeyKind, LabPki
+from sstplb.tls.openssl import OpenSsl, libraries
 
-OURS = "sstplb"
 OPENING_RATE = 40.0
 """Calls a second where it counts how long one takes to open: few enough that none waits."""
 SETTLE_S = 0.05
@@ -53,11 +64,15 @@ class Row:
 
     def best_peer(self) -> tuple[str, float] | None:
         """Return the peer with the lowest figure."""
-        peers = {n: m for n in self.figures if n != OURS and (m := self.median(n)) is not None}
+        peers = {n: m for n in self._peers if (m := self.median(n)) is not None}
         if not peers:
             return None
         name = min(peers, key=lambda n: peers[n])
         return name, peers[name]
+
+    @property
+    def _peers(self) -> list[str]:
+        return [name for name in self.figures if name not in (OURS, OURS_ON_SYSTEMS)]
 
     def ratio(self) -> float | None:
         """Return our figure over the best peer's."""
@@ -81,7 +96,8 @@ class Row:
             if self.cell.measure is Measure.KIB_PER_CALL
             else str(self.cell.measure),
             "ours": _rounded(self.median(OURS)),
-            "peers": {n: _rounded(self.median(n)) for n in self.figures if n != OURS},
+            "ours_on_systems_openssl": _rounded(self.median(OURS_ON_SYSTEMS)),
+            "peers": {n: _rounded(self.median(n)) for n in self._peers},
             "best_peer": best[0] if best else None,
             "ratio": _rounded(ratio),
             "target": self.cell.target,
@@ -379,5 +395,7 @@ def machine() -> dict[str, object]:
         "kernel": platform.release(),
         "ktls": Path("/proc/net/tls_stat").exists(),
         "python": platform.python_version(),
+        "openssl": libraries()[0].version,
+        "systems_openssl": OpenSsl().version,
         "pinned": (os.cpu_count() or 1) > 1,
     }

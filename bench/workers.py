@@ -18,8 +18,8 @@ from rich.table import Table
 
 from bench.cells import stream_cell
 from bench.load import Job
-from bench.proxies import Proxy, cpu_s, start
-from bench.run import OURS, Helper, Stage, stage
+from bench.proxies import OURS, Proxy, cpu_s, start
+from bench.run import Helper, Stage, stage
 
 COUNTS = (1, 2)
 LOADS = (

@@ -103,7 +103,15 @@ def whole_result() -> dict[str, Any]:
         row = Row(cell, figures={"sstplb": [float(number)], "nginx": [2.0]})
         rows.append(row.as_json())
     versions = {"sstplb": "0.1", "nginx": "1.22"}
-    machine = {"cpu": "a CPU", "cores": 2, "kernel": "6", "python": "3.11", "ktls": False}
+    machine = {
+        "cpu": "a CPU",
+        "cores": 2,
+        "kernel": "6",
+        "python": "3.11",
+        "ktls": False,
+        "openssl": "3.5.9",
+        "systems_openssl": "3.0.19",
+    }
     return {
         "format": 1, "rows": rows, "versions": versions, "machine": machine, "rounds": 1,
         "took_s": 60,
