@@ -95,8 +95,8 @@ def events() -> set[str]:
         if isinstance(node, ast.Call) and node.args:
             name = ast.unparse(node.func)
             logs = name.startswith("log.") and name[4:] in LEVELS
-            if logs or name == "say" or (name == "self._say" and len(node.args) > 1):
-                found |= {text for text in spelled(node.args[0]) if "=" not in text}
+            if logs or name == "say":
+                found |= spelled(node.args[0])
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "event":
             found |= spelled(node.value)
     return found

@@ -19,14 +19,16 @@ from pathlib import Path
 import structlog
 
 from sstplb.config.loader import load
-from sstplb.control import collector
+from sstplb.control import collector, views
 from sstplb.control.admin.side import admin_side
 from sstplb.control.balancer import Balancer
+from sstplb.control.configuration import warn
+from sstplb.control.departure import Departure
 from sstplb.control.logs import Logs
 from sstplb.control.manager import ServiceManager
-from sstplb.control.operator import Operator, warn
+from sstplb.control.operator import Operator
 from sstplb.control.plan import Prepared, all_warnings, prepare
-from sstplb.control.state import State, restore
+from sstplb.control.state import Keeper, State, restore
 from sstplb.control.state import load as load_state
 from sstplb.control.takeover import Estate
 from sstplb.control.watch import watch_certificates
@@ -77,7 +79,8 @@ async def _run(path: Path, prepared: Prepared, logs: Logs, manager: ServiceManag
     estate.introduce(balancer.plan)
     operator = Operator(balancer, path, logs, manager)
     operator.tally.took_over = estate.is_takeover
-    stop, now = operator.stopping, operator.hurrying
+    departure = operator.departure
+    stop, now = departure.stopping, departure.hurrying
     asked: asyncio.Queue[Callable[[], Awaitable[object]]] = asyncio.Queue()
     loop = asyncio.get_running_loop()
 
@@ -86,8 +89,8 @@ async def _run(path: Path, prepared: Prepared, logs: Logs, manager: ServiceManag
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop)
-    loop.add_signal_handler(signal.SIGHUP, asked.put_nowait, operator.reload)
-    loop.add_signal_handler(signal.SIGUSR2, asked.put_nowait, operator.upgrade)
+    loop.add_signal_handler(signal.SIGHUP, asked.put_nowait, operator.configuration.reload)
+    loop.add_signal_handler(signal.SIGUSR2, asked.put_nowait, departure.upgrade)
     warn(all_warnings(prepared))
     async with admin_side(operator, prepared, estate.doors):
         await balancer.get_ready()
@@ -98,25 +101,25 @@ async def _run(path: Path, prepared: Prepared, logs: Logs, manager: ServiceManag
         await estate.accepting()
         collector.settle()
         _say_ready(balancer)
-        manager.ready(operator.in_brief())
+        manager.ready(views.in_brief(balancer))
         async with asyncio.TaskGroup() as group:
             beside = [
                 group.create_task(_do_what_is_asked(asked)),
-                group.create_task(_save_state(operator)),
-                group.create_task(watch_certificates(operator)),
-                group.create_task(_tell(manager, operator)),
+                group.create_task(_save_state(operator.keeper)),
+                group.create_task(watch_certificates(operator.configuration)),
+                group.create_task(_tell(manager, balancer)),
             ]
-            await _either(stop.wait(), _gone(operator, balancer))
+            await _either(stop.wait(), _gone(departure, balancer))
             for task in beside:
                 task.cancel()
-        operator.is_draining = True
-        patience_s = operator.stop_timeout_s
+        departure.is_draining = True
+        patience_s = departure.stop_timeout_s
         if patience_s is None:
             patience_s = balancer.plan.config.limits.stop_timeout
         manager.stopping(patience_s + balancer.ending_takes_s)
         code = await _stop(balancer, patience_s, now)
-        if not operator.has_left.is_set():  # else the file is the new process's
-            await operator.save_state()
+        if not departure.has_left.is_set():  # else the file is the new process's
+            await operator.keeper.save()
         return code
 
 
@@ -148,22 +151,22 @@ async def _do_what_is_asked(asked: "asyncio.Queue[Callable[[], Awaitable[object]
             await do()
 
 
-async def _save_state(operator: Operator) -> None:
+async def _save_state(keeper: Keeper) -> None:
     while True:
         await asyncio.sleep(SAVE_STATE_EVERY_S)
-        await operator.save_state()
+        await keeper.save()
 
 
-async def _tell(manager: ServiceManager, operator: Operator) -> None:
+async def _tell(manager: ServiceManager, balancer: Balancer) -> None:
     """Keep the service manager's line about us true."""
     while manager.listens:
         await asyncio.sleep(STATUS_EVERY_S)
-        manager.status(operator.in_brief())
+        manager.status(views.in_brief(balancer))
 
 
-async def _gone(operator: Operator, balancer: Balancer) -> None:
+async def _gone(departure: Departure, balancer: Balancer) -> None:
     """Wait until another process has taken over and the last call here has ended."""
-    await operator.has_left.wait()
+    await departure.has_left.wait()
     await balancer.wait_ended()
 
 

@@ -12,7 +12,7 @@ damaged is set aside under another name with a warning: never a reason not to st
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sstplb.balance.pool import Pool
 from sstplb.config.schema import Standing
+from sstplb.control.balancer import Balancer
 from sstplb.control.files import replace_file
 from sstplb.control.plan import Plan
 from sstplb.net.call import now_s
@@ -114,17 +115,25 @@ def save(path: Path, state: State) -> None:
 
 
 class Keeper:
-    """Writes the state file when there is something new in it."""
+    """Writes a balancer's state file when there is something new in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, balancer: Balancer) -> None:
+        self._balancer = balancer
         self._written: tuple[Path, State] | None = None
         self._is_failing = False
 
-    async def save(self, path: Path | None, make: Callable[[], State]) -> None:
+    def state(self) -> State:
+        """Return what is to be kept now."""
+        listeners = self._balancer.listeners.items()
+        draining = [name for name, listener in listeners if listener.is_draining]
+        return state_of(self._balancer.plan, draining)
+
+    async def save(self) -> None:
         """Write it, if there is a file and anything new; a failure is logged once."""
+        path = self._balancer.prepared.config.state_file
         if path is None:
             return
-        state = make()
+        state = self.state()
         before, old = self._written or (None, state)
         if before == path and _lasting(old) == _lasting(state):
             return

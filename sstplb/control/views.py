@@ -237,6 +237,14 @@ class CapturesView:
     """In the directory, the oldest first; those of running captures, too."""
 
 
+def in_brief(balancer: Balancer) -> str:
+    """Return how it goes, in one line."""
+    backends = [b for checks in balancer.plan.checks.values() for b in checks.pool.backends]
+    up = sum(backend.health.is_up for backend in backends)
+    listeners, calls = len(balancer.listeners), len(balancer.bookings)
+    return f"{listeners} listeners, {calls} calls, {up} of {len(backends)} backends up"
+
+
 class Volumes:
     """Bytes carried until now, by way; those of running calls count."""
 

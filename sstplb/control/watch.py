@@ -9,33 +9,38 @@ When they do not fit all the same, the log says so once, and the old ones stay i
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import structlog
 
 from sstplb.config import schema
+from sstplb.control.configuration import Configuration
 from sstplb.errors import ConfigError, ConflictError
-
-if TYPE_CHECKING:
-    from sstplb.control.operator import Operator
 
 LOOK_EVERY_S = 5.0
 
 Stamps = dict[Path, tuple[int, int, int] | None]
 
+log = structlog.get_logger()
 
-async def watch_certificates(operator: "Operator", look_every_s: float = LOOK_EVERY_S) -> None:
+
+async def watch_certificates(
+    configuration: Configuration, look_every_s: float = LOOK_EVERY_S
+) -> None:
     """Look until the balancer stops."""
-    in_force = before = _stamps(operator.settings)
+    in_force = before = _stamps(configuration.in_force)
     while True:
         await asyncio.sleep(look_every_s)
-        now = _stamps(operator.settings)
+        now = _stamps(configuration.in_force)
         if now.keys() != in_force.keys():  # another configuration: it has just been loaded
             in_force = now
-        elif now == before and now != in_force and operator.settings.tls.watch_files:
+        elif now == before and now != in_force and configuration.in_force.tls.watch_files:
             in_force = now
             try:
-                await operator.reload_certificates()
+                await configuration.reload_certificates()
             except ConfigError as error:
-                operator.certificates_failed(error)
+                for problem in error.problems:
+                    text = f"the old ones stay in force: {problem}"
+                    log.error("certificates_failed", message=text)  # noqa: TRY400 - no trace
             except ConflictError:
                 return  # it is stopping
         before = now

@@ -103,7 +103,7 @@ def test_tcp_wants_the_token_for_all_but_the_page(
             assert await status(f"{url}/docs") == 200
             fresh = "fedcba9876543210fedcba9876543210"
             token_file(tmp_path, fresh)
-            await stage.operator.reload()
+            await stage.operator.configuration.reload()
             assert await status(f"{url}/api/v1/version", Authorization=f"Bearer {TOKEN}") == 401
             assert await status(f"{url}/api/v1/version", Authorization=f"Bearer {fresh}") == 200
 
@@ -162,7 +162,7 @@ def test_tls_shows_the_certificate_for_the_name_and_renews_it(
             first: dict[str, Any] = {"chain": str(other.chain), "key": str(other.key)}
             stage.admin["certificates"][0] = first
             stage.write()
-            await stage.operator.reload()
+            await stage.operator.configuration.reload()
             assert await seen("vpn.example.test") == other.certificate.leaf_der
 
     play(story)
@@ -183,7 +183,7 @@ def test_a_reload_opens_and_shuts_doors(tmp_path: Path, pki: LabPki, served: Iss
             stage.admin = {**first, "address": "127.0.1.1:" + str(stage.backends[0].port)}
             stage.write()
             with pytest.raises(ConfigError, match=r"admin\.address: cannot listen"):
-                await stage.operator.reload()
+                await stage.operator.configuration.reload()
             assert second.exists(), "a reload that fails changes no door"
             assert not stage.socket.exists()
 

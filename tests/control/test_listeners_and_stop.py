@@ -30,7 +30,7 @@ def test_a_draining_listener_refuses_new_calls_and_keeps_running_ones(
                 with pytest.raises(ConnectionRefusedError):
                     await stage.client()
                 assert await old.echo(packets(5000))
-                await stage.operator.reload()
+                await stage.operator.configuration.reload()
                 with pytest.raises(ConnectionRefusedError):
                     await stage.client()
                 shown = (await ask.post(VPN, json={"standing": "active"})).json()
@@ -70,15 +70,15 @@ def test_stop_is_passed_on_with_its_patience(tmp_path: Path, pki: LabPki, served
                 kind = {"Content-Type": "application/json"}
                 endless = await ask.post("/stop", content='{"timeout_s": Infinity}', headers=kind)
                 error_of(endless, 422)
-                assert not stage.operator.stopping.is_set()
+                assert not stage.operator.departure.stopping.is_set()
                 assert (await ask.post("/stop", json={"timeout_s": 7})).status_code == 202
                 again = error_of(await ask.post("/stop"), 409)
                 assert again["message"].startswith("it is stopping already")
-                assert not stage.operator.hurrying.is_set()
+                assert not stage.operator.departure.hurrying.is_set()
                 assert (await ask.post("/stop", json={"timeout_s": 0})).status_code == 202
-            assert stage.operator.stopping.is_set()
-            assert stage.operator.hurrying.is_set()
-            assert stage.operator.stop_timeout_s == 7
+            assert stage.operator.departure.stopping.is_set()
+            assert stage.operator.departure.hurrying.is_set()
+            assert stage.operator.departure.stop_timeout_s == 7
 
     play(story)
 
@@ -116,9 +116,11 @@ def test_a_certificate_that_is_renewed_while_it_stops_is_left_alone(
         shutil.copyfile(served.chain, mine.chain)
         shutil.copyfile(served.key, mine.key)
         async with staged(OperatedStage(tmp_path, "offload", pki.root_path, mine)) as stage:
-            watch = asyncio.create_task(watch_certificates(stage.operator, look_every_s=0.02))
+            watch = asyncio.create_task(
+                watch_certificates(stage.operator.configuration, look_every_s=0.02)
+            )
             await asyncio.sleep(0.1)
-            await stage.operator.stop(None)
+            await stage.operator.departure.stop(None)
             os.utime(mine.chain)
             async with asyncio.timeout(LIMIT_S):
                 await watch
@@ -134,7 +136,9 @@ def test_renewed_certificates_are_read_when_both_files_are_there(
         shutil.copyfile(served.chain, mine.chain)
         shutil.copyfile(served.key, mine.key)
         async with staged(OperatedStage(tmp_path, "offload", pki.root_path, mine)) as stage:
-            watch = asyncio.create_task(watch_certificates(stage.operator, look_every_s=0.02))
+            watch = asyncio.create_task(
+                watch_certificates(stage.operator.configuration, look_every_s=0.02)
+            )
             await asyncio.sleep(0.1)
             shutil.copyfile(other.chain, mine.chain)
             await stage.until(lambda: said(stage, "certificates_failed"))
@@ -142,7 +146,7 @@ def test_renewed_certificates_are_read_when_both_files_are_there(
             shutil.copyfile(other.key, mine.key)
             await stage.until(lambda: said(stage, "certificates_reloaded"))
             assert len(said(stage, "certificates_failed")) == 1
-            (shown,) = stage.operator.certificates()["vpn"]
+            (shown,) = stage.operator.sight.certificates()["vpn"]
             assert shown.sha256 == other.certificate.sha256.hex()
             watch.cancel()
 

@@ -166,16 +166,16 @@ def test_reloads_and_upgrades_are_counted_and_a_failed_one_is_seen(
             assert first("config_last_reload_ok") == first("certificate_last_reload_ok") == 1
             stage.file.write_text("listeners: nonsense")
             with pytest.raises(ConfigError):
-                await stage.operator.reload()
+                await stage.operator.configuration.reload()
             seen = await stage.scraped()
             assert seen("config_reloads_total", result="failed") == 1
             assert seen("config_last_reload_ok") == 0
             stage.write()
-            await stage.operator.reload()
-            await stage.operator.reload_certificates()
-            monkeypatch.setattr("sstplb.control.operator.hand_over", fails)
+            await stage.operator.configuration.reload()
+            await stage.operator.configuration.reload_certificates()
+            monkeypatch.setattr("sstplb.control.departure.hand_over", fails)
             with pytest.raises(ConflictError):
-                await stage.operator.upgrade()
+                await stage.operator.departure.upgrade()
             seen = await stage.scraped()
             assert seen("config_reloads_total", result="ok") == 1
             assert seen("config_last_reload_ok") == 1
@@ -197,11 +197,11 @@ def test_a_reload_that_succeeds_heals_certificates_that_could_not_be_read(
     async def story() -> None:
         async with staged(stage_of(tmp_path, pki, served)) as stage:
             with monkeypatch.context() as patched:
-                patched.setattr("sstplb.control.operator.prepare", unreadable)
+                patched.setattr("sstplb.control.configuration.prepare", unreadable)
                 with pytest.raises(ConfigError):
-                    await stage.operator.reload_certificates()
+                    await stage.operator.configuration.reload_certificates()
             assert (await stage.scraped())("certificate_last_reload_ok") == 0
-            await stage.operator.reload()
+            await stage.operator.configuration.reload()
             assert (await stage.scraped())("certificate_last_reload_ok") == 1
 
     play(story)

@@ -153,7 +153,7 @@ def test_a_backend_is_drained_and_enabled(browser: Browser, stage: OperatedStage
             await row.get_by_role("button", name="Enable").press("Enter")
             await page.locator("#confirm-yes").press("Enter")
             await expect(row).to_contain_text("up")
-            assert stage.operator.backend("rras", "rras1").usable
+            assert stage.operator.sight.backend("rras", "rras1").usable
 
     browser.play(story)
 
@@ -192,7 +192,7 @@ def test_a_lost_connection_is_shown_and_mended(browser: Browser, stage: Operated
             await expect(
                 page.get_by_role("alert").filter(has_text="Connection lost")
             ).to_be_visible()
-            await stage.operator.set_standing("rras", "rras1", Standing.DRAINING)
+            await stage.operator.orders.set_standing("rras", "rras1", Standing.DRAINING)
             await page.context.set_offline(False)
             await until_live(page)
             await expect(page.locator("#lost")).to_be_hidden()

@@ -53,7 +53,7 @@ def test_reencrypt_step_by_step(tmp_path: Path, pki: LabPki, old: Issued, new: I
             assert pool["next_step"].startswith("nothing to roll; to renew, list the new")
             stage.listener["certificates"] = shown(old, new)
             stage.write()
-            await stage.operator.reload()
+            await stage.operator.configuration.reload()
             pool = await page_of(stage)
             assert not pool["done"]
             assert pool["next_step"].startswith("0 of 2 accept the newest")
@@ -67,7 +67,7 @@ def test_reencrypt_step_by_step(tmp_path: Path, pki: LabPki, old: Issued, new: I
 
             client = await stage.client()
             await client.open()
-            await stage.operator.set_standing("rras", "rras1", Standing.DRAINING)
+            await stage.operator.orders.set_standing("rras", "rras1", Standing.DRAINING)
             assert steps(await page_of(stage))[0] == "wait until its 1 calls have ended"
             await client.close()
             await stage.ended()
@@ -78,11 +78,11 @@ def test_reencrypt_step_by_step(tmp_path: Path, pki: LabPki, old: Issued, new: I
             await stage.backends[0].stop()
             stage.backends[0].issued = new
             await stage.backends[0].start()
-            await stage.operator.check_now("rras", "rras1")
+            await stage.operator.orders.check_now("rras", "rras1")
             pool = await page_of(stage)
             assert "make it active again" in steps(pool)[0]
             assert pool["backends"][0]["newest"]
-            await stage.operator.set_standing("rras", "rras1", Standing.ACTIVE)
+            await stage.operator.orders.set_standing("rras", "rras1", Standing.ACTIVE)
             pool = await page_of(stage)
             assert steps(pool) == ["done", "drain it (sstplb ctl drain rras/rras2 --wait)"]
             assert pool["next_step"].startswith("1 of 2 accept the newest")
@@ -101,11 +101,12 @@ def test_a_backend_made_active_again_is_seen_first(
         stage.listener["certificates"] = shown(old, new)
         stage.pool["check"] = {"interval": "60s", "timeout": "5s"}
         async with staged(stage):
-            await stage.operator.set_standing("rras", "rras1", Standing.DRAINING)
+            await stage.operator.orders.set_standing("rras", "rras1", Standing.DRAINING)
             await stage.backends[0].stop()
             stage.backends[0].issued = new
             await stage.backends[0].start()
-            view = await stage.operator.set_standing("rras", "rras1", Standing.ACTIVE)
+            await stage.operator.orders.set_standing("rras", "rras1", Standing.ACTIVE)
+            view = stage.operator.sight.backend("rras", "rras1")
             assert view.certificate_sha256 == new.certificate.sha256.hex()
             assert view.same_certificate
             client = await stage.client()
@@ -131,7 +132,7 @@ def test_offload_says_how_it_knows_and_what_to_run(
             assert [b["ours"] for b in pool["backends"]] == [True, None, False]
             assert "nobody knows what it accepts" in steps(pool)[1]
             for name in ("rras1", "rras3"):
-                await stage.operator.set_standing("rras", name, Standing.DRAINING)
+                await stage.operator.orders.set_standing("rras", name, Standing.DRAINING)
             words = steps(await page_of(stage))
             command = f"Enable-SSTPOffload -CertificateHash {new.certificate.sha256.hex().upper()}"
             assert words[0].startswith(

@@ -8,6 +8,7 @@ import pytest
 from sstplb.config.loader import parse
 from sstplb.config.schema import Standing
 from sstplb.control import state
+from sstplb.control.balancer import Balancer
 from sstplb.control.plan import Plan, lay_out, prepare
 from sstplb.control.state import Keeper, State
 from sstplb.net.call import now_s
@@ -113,16 +114,15 @@ def test_bad_keys_in_a_file_are_skipped() -> None:
 
 
 def test_only_news_are_written(tmp_path: Path) -> None:
-    plan, path = plan_of(), tmp_path / "s"
-
     async def story() -> None:
-        keeper = Keeper()
-        await keeper.save(path, lambda: state.state_of(plan))
+        balancer = Balancer(prepare(parse(f"state_file: {tmp_path / 's'}\n{FILE}")))
+        keeper = Keeper(balancer)
+        await keeper.save()
         first = (tmp_path / "s").stat().st_ino
-        await keeper.save(path, lambda: state.state_of(plan))
+        await keeper.save()
         assert (tmp_path / "s").stat().st_ino == first
-        a_day_of(plan)
-        await keeper.save(path, lambda: state.state_of(plan))
+        a_day_of(balancer.plan)
+        await keeper.save()
         assert (tmp_path / "s").stat().st_ino != first
 
     asyncio.run(story())

@@ -68,13 +68,13 @@ class Farm:
 
     async def reload(self, *shown: Issued) -> None:
         """Have the balancer show these, and keep what was declared at run time."""
-        await self.stage.operator.save()
+        await self.stage.operator.configuration.save()
         document = self.stage.file.read_text()
         self.serve(*shown)
         self.stage.write()
         if self.knows == "declared":
             self.stage.file.write_text(_with_listeners_of(document, self.stage.file.read_text()))
-        await self.stage.operator.reload()
+        await self.stage.operator.configuration.reload()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Farm"]:
@@ -137,9 +137,9 @@ class Farm:
     async def switch(self, number: int, issued: Issued) -> None:
         """Do what ``certs rollout`` says, for one backend."""
         desk, name = self.stage.operator, f"rras{number + 1}"
-        await desk.set_standing("rras", name, Standing.DRAINING)
+        await desk.orders.set_standing("rras", name, Standing.DRAINING)
         async with asyncio.timeout(LIMIT_S):
-            while desk.backend("rras", name).calls + desk.backend("rras", name).dialing:
+            while (seen := desk.sight.backend("rras", name)).calls + seen.dialing:
                 await asyncio.sleep(0.01)
         server = self.servers[number]
         fresh = self.settings(number + 1, issued)
@@ -151,8 +151,8 @@ class Farm:
             )
         )
         if self.knows == "declared":
-            await desk.declare("rras", name, issued.certificate.sha256.hex())
-        await desk.set_standing("rras", name, Standing.ACTIVE)
+            await desk.configuration.declare("rras", name, issued.certificate.sha256.hex())
+        await desk.orders.set_standing("rras", name, Standing.ACTIVE)
 
     def failed(self) -> list[str]:
         """Return what calls failed, in the callers' words and in the balancer's."""
@@ -204,7 +204,7 @@ def test_a_renewal_rolls_server_by_server_and_no_call_fails(
                     assert farm.seen()[new.certificate.sha256]
                     assert number == 2 or farm.seen()[old.certificate.sha256]
                     farm.reports = before + farm.reports
-                (pool,) = farm.stage.operator.rollout()
+                (pool,) = farm.stage.operator.sight.rollout()
                 assert pool.done, pool
                 await farm.reload(new)
                 await asyncio.sleep(0.3)

@@ -54,7 +54,7 @@ async def admin_side(
     side = AdminSide(operator, inherited)
     side.open(prepared)
     side.settle(prepared)
-    operator.doors = side
+    operator.configuration.doors = side
     try:
         yield side
     finally:

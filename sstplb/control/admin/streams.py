@@ -48,7 +48,7 @@ class Streams:
         """Return the overview as one event, at most half a second old."""
         now = now_s()
         if now >= self._overview_until:
-            self._overview = _frame("overview", self.operator.overview())
+            self._overview = _frame("overview", self.operator.sight.overview())
             self._overview_until = now + OVERVIEW_EVERY_S / 2
         return self._overview
 

@@ -196,7 +196,7 @@ def test_drain_waits_until_the_last_call_has_ended(stage: OperatedStage) -> None
             waiting = asyncio.create_task(
                 ctl(stage, "drain", "rras1", "--wait", "--timeout", "20s")
             )
-            backend = stage.operator.overview().pools[0].backends[0]
+            backend = stage.operator.sight.overview().pools[0].backends[0]
             assert backend.name == "rras1"
             await stage.until(lambda: standing(stage, "rras1") == "draining")
             await asyncio.sleep(0.6)
@@ -244,7 +244,7 @@ def test_drain_stops_waiting_when_it_is_undone_or_cannot_see(stage: OperatedStag
             waiting = asyncio.create_task(ctl(stage, "drain", "rras1", "--wait", "--json"))
             await stage.until(lambda: standing(stage, "rras1") == "draining")
             await asyncio.sleep(0.3)
-            stage.operator.started_at += 1  # as another process would say
+            stage.operator.sight.started_at += 1  # as another process would say
             said = await waiting
             assert said.code == 1
             assert said.json["error"]["code"] == "stale"
@@ -253,7 +253,7 @@ def test_drain_stops_waiting_when_it_is_undone_or_cannot_see(stage: OperatedStag
 
 
 def standing(stage: OperatedStage, name: str) -> str:
-    return stage.operator.backend("rras", name).standing
+    return stage.operator.sight.backend("rras", name).standing
 
 
 def test_off_weight_and_calls_max_are_drift_until_saved(stage: OperatedStage) -> None:
@@ -454,7 +454,7 @@ def test_reload_puts_the_file_in_force_or_says_why_not(stage: OperatedStage) -> 
             for words, value in ((("reload", "--check"), None), (("reload",), 77)):
                 said = await ctl(stage, *words)
                 assert said.lines("limits.calls_max", "77")
-                assert value in (None, stage.operator.settings.limits.calls_max)
+                assert value in (None, stage.operator.configuration.in_force.limits.calls_max)
             assert (await ctl(stage, "reload", "--json")).json["changes"] == []
             stage.file.write_text("listeners: 5\npools: 6\n")
             for words in (("reload", "--check"), ("reload",)):
@@ -473,14 +473,14 @@ def test_stop_is_asked_for_with_its_patience(stage: OperatedStage) -> None:
         async with staged(stage):
             await stage.opened()
             assert (await ctl(stage, "stop", "--now", "--timeout", "1s")).code == 2
-            assert not stage.operator.stopping.is_set()
+            assert not stage.operator.departure.stopping.is_set()
             assert "1 calls were running" in (await ctl(stage, "stop", "--timeout", "2m")).out
-            assert stage.operator.stop_timeout_s == 120
-            assert not stage.operator.hurrying.is_set()
+            assert stage.operator.departure.stop_timeout_s == 120
+            assert not stage.operator.departure.hurrying.is_set()
             again = await ctl(stage, "stop", "--timeout", "3m")
-            assert (again.code, stage.operator.stop_timeout_s) == (1, 120)
+            assert (again.code, stage.operator.departure.stop_timeout_s) == (1, 120)
             await ctl(stage, "stop", "--now")
-            assert stage.operator.hurrying.is_set()
+            assert stage.operator.departure.hurrying.is_set()
 
     play(story)
 

@@ -77,7 +77,7 @@ def test_calls_come_in_the_order_that_is_asked_for(stage: TypedStage) -> None:
                 assert found.calls_total == 1
                 await first.close()
                 await stage.ended()
-                await stage.operator.set_weight("rras", "rras1", 2)
+                await stage.operator.configuration.set_weight("rras", "rras1", 2)
                 glance = await asyncio.to_thread(looker.look, Sort.NEWEST)
                 names = [event["event"] for event in glance.events]
                 assert names[-1] == "backend_changed"
@@ -128,10 +128,10 @@ def test_live_it_drains_after_a_yes_and_leaves_the_terminal_as_it_was(stage: Typ
                 await screen.shows("q quit")
                 screen.type("\x1b[Bd")
                 await screen.shows("drain rras/rras1? y / n")
-                assert stage.operator.backend("rras", "rras1").standing == "active"
+                assert stage.operator.sight.backend("rras", "rras1").standing == "active"
                 screen.type("y")
                 await screen.shows("rras/rras1 is draining")
-                assert stage.operator.backend("rras", "rras1").standing == "draining"
+                assert stage.operator.sight.backend("rras", "rras1").standing == "draining"
                 screen.type("/nobody\r")
                 await screen.shows("filter: nobody")
                 screen.type("q")
