@@ -78,6 +78,11 @@ class PooledChecks:
     """How calls come here."""
 
     @property
+    def mode(self) -> Mode:
+        """How its backends accept a certificate: they were told of it (offload), or show it."""
+        return Mode.OFFLOAD if Mode.OFFLOAD in self.modes else Mode.REENCRYPT
+
+    @property
     def ours(self) -> tuple[bytes, ...]:
         """The SHA-256 of each certificate in ``served``."""
         return tuple(certificate.sha256 for certificate in self.served)

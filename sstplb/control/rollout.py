@@ -17,6 +17,7 @@ from sstplb.balance.backend import Backend
 from sstplb.balance.same_certificate import Accepted, accepted
 from sstplb.config.schema import Mode, Standing
 from sstplb.control.plan import PooledChecks
+from sstplb.control.views import certificate_view
 from sstplb.net.call import now_s
 from sstplb.tls.certificate import Certificate, days_left
 
@@ -75,18 +76,16 @@ def rollout(checks: PooledChecks) -> PoolRollout | None:
     """Return where a pool stands; None: its clients are shown no certificate of ours."""
     if not checks.served:
         return None
-    mode = Mode.OFFLOAD if Mode.OFFLOAD in checks.modes else Mode.REENCRYPT
-    known = {b.name: accepted(mode, b, checks.ours) for b in checks.pool.backends}
+    known = {b.name: accepted(checks.mode, b, checks.ours) for b in checks.pool.backends}
     waiting = [b for b in checks.pool.backends if not _has_arrived(checks.served, known[b.name])]
     begun = [b for b in waiting if b.standing is not Standing.ACTIVE]
     turn = next(iter(begun or waiting), None)
     return PoolRollout(
         checks.pool.name,
-        str(mode),
+        str(checks.mode),
         tuple(_certificate(checks.served, c, known) for c in checks.served),
         tuple(
-            _backend(checks, mode, b, known[b.name], is_its_turn=b is turn)
-            for b in checks.pool.backends
+            _backend(checks, b, known[b.name], is_its_turn=b is turn) for b in checks.pool.backends
         ),
         not waiting,
         _next_of_pool(checks, waiting, turn),
@@ -125,19 +124,20 @@ def _calls(backend: Backend) -> int:
 def _certificate(
     served: Sequence[Certificate], certificate: Certificate, known: dict[str, Accepted]
 ) -> RolledCertificate:
+    view = certificate_view(certificate)
     return RolledCertificate(
-        certificate.sha256.hex(),
-        certificate.subject,
-        certificate.names,
-        certificate.leaf.not_valid_after_utc.timestamp(),
-        days_left(certificate),
+        view.sha256,
+        view.subject,
+        view.names,
+        view.not_after_at,
+        view.days_left,
         newest_for(served, certificate) is certificate,
         tuple(name for name, what in known.items() if what.sha256 == certificate.sha256),
     )
 
 
 def _backend(
-    checks: PooledChecks, mode: Mode, backend: Backend, known: Accepted, *, is_its_turn: bool
+    checks: PooledChecks, backend: Backend, known: Accepted, *, is_its_turn: bool
 ) -> RolledBackend:
     own, now = _find(checks.served, known), now_s()
     is_spared = backend.name in checks.pool.spared(now)
@@ -152,7 +152,7 @@ def _backend(
         None if known.sha256 is None else own is not None,
         has_arrived,
         None if own is None else days_left(own),
-        _step(checks, mode, backend, known, own, has_arrived, is_its_turn=is_its_turn),
+        _step(checks, backend, known, own, has_arrived, is_its_turn=is_its_turn),
     )
 
 
@@ -176,7 +176,6 @@ def _next_of_pool(checks: PooledChecks, waiting: list[Backend], turn: Backend | 
 
 def _step(
     checks: PooledChecks,
-    mode: Mode,
     backend: Backend,
     known: Accepted,
     own: Certificate | None,
@@ -191,7 +190,7 @@ def _step(
             return "done"
         return f"it accepts the new one: make it active again (sstplb ctl enable {where})"
     if known.sha256 is None and backend.standing is Standing.ACTIVE:
-        return _how_to_know(mode, where)
+        return _how_to_know(checks.mode, where)
     if not is_its_turn:
         return "later: one at a time"
     said = "" if own is not None or known.sha256 is None else "what it accepts is not ours; "
@@ -200,7 +199,7 @@ def _step(
     if calls := _calls(backend):
         return f"wait until its {calls} calls have ended"
     target = newest_for(checks.served, own).sha256.hex()
-    return said + _switch(mode, backend, target, where)
+    return said + _switch(checks.mode, backend, target, where)
 
 
 def _how_to_know(mode: Mode, where: str) -> str:

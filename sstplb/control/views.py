@@ -19,7 +19,7 @@ from sstplb.account.record import Record
 from sstplb.balance.backend import Backend
 from sstplb.balance.same_certificate import Accepted, accepted
 from sstplb.config.quantities import Endpoint
-from sstplb.config.schema import Mode, Standing
+from sstplb.config.schema import Standing
 from sstplb.control.balancer import Balancer
 from sstplb.control.booking import Booking
 from sstplb.control.events import Event
@@ -388,8 +388,7 @@ def backend_view(
 
 def same_certificate(checks: PooledChecks, backend: Backend) -> tuple[Accepted, bool | None]:
     """Return what a backend accepts, and whether clients are shown that certificate."""
-    mode = Mode.OFFLOAD if Mode.OFFLOAD in checks.modes else Mode.REENCRYPT
-    known = accepted(mode, backend, checks.ours)
+    known = accepted(checks.mode, backend, checks.ours)
     if known.sha256 is None or not checks.served:
         return known, None
     return known, known.sha256 in checks.ours

@@ -168,6 +168,14 @@ class Farm:
         return Counter(r.certificate.sha256 for r in self.reports if r.certificate is not None)
 
 
+def half_way(folder: Path, pki: LabPki, old: Issued, new: Issued, *, count: int = 3) -> Farm:
+    """Return a farm whose second server has the new certificate, and the others the old one."""
+    farm = Farm(folder, "reencrypt", "leaf", pki, old, count=count)
+    farm.serve(old, new)
+    farm.servers[1] = Rras(farm.settings(2, new))
+    return farm
+
+
 def _with_listeners_of(backends: str, listeners: str) -> str:
     import json
 
@@ -221,9 +229,7 @@ def test_the_turns_are_exact_while_certificates_differ(
     """Visitors between the calls spend no turn, whatever certificate they were shown."""
 
     async def story() -> None:
-        farm = Farm(tmp_path, "reencrypt", "leaf", pki, old)
-        farm.serve(old, new)
-        farm.servers[1] = Rras(farm.settings(2, new))
+        farm = half_way(tmp_path, pki, old, new)
         async with farm.running():
             stage = farm.stage
             for number in range(12):
@@ -246,9 +252,7 @@ def test_a_crowd_that_comes_at_once_is_spread_evenly(
     tmp_path: Path, pki: LabPki, old: Issued, new: Issued
 ) -> None:
     async def story() -> None:
-        farm = Farm(tmp_path, "reencrypt", "leaf", pki, old)
-        farm.serve(old, new)
-        farm.servers[1] = Rras(farm.settings(2, new))
+        farm = half_way(tmp_path, pki, old, new)
         async with farm.running():
             await asyncio.gather(*(farm.call() for _ in range(30)))
             assert farm.failed() == []
@@ -261,9 +265,8 @@ def test_failover_stays_with_the_certificate_the_client_was_shown(
     tmp_path: Path, pki: LabPki, old: Issued, new: Issued
 ) -> None:
     async def story() -> None:
-        farm = Farm(tmp_path, "reencrypt", "leaf", pki, old)
+        farm = half_way(tmp_path, pki, old, new)
         farm.serve(new, old)
-        farm.servers[1] = Rras(farm.settings(2, new))
         farm.stage.pool["passive"] = {"failures": 0}
         async with farm.running():
             farm.servers[0].fault = Fault.NO_PORTS
@@ -316,9 +319,7 @@ def test_a_session_is_resumed_only_under_the_certificate_it_began_with(
     """Else the client would bind to a certificate that its backend does not accept any more."""
 
     async def story() -> None:
-        farm = Farm(tmp_path, "reencrypt", "leaf", pki, old, count=2)
-        farm.serve(old, new)
-        farm.servers[1] = Rras(farm.settings(2, new))
+        farm = half_way(tmp_path, pki, old, new, count=2)
         async with farm.running():
             place = farm.stage.balancer.listeners["vpn"].address
             seen = await asyncio.to_thread(_call_resuming, place, pki.root_path, 6)

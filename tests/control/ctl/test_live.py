@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sstplb.lab.pki import Issued, LabPki
-from tests.characters import packets, play
+from tests.characters import Client, packets, play
 from tests.running import Running, running
 
 PATIENCE_S = 40.0
@@ -74,6 +74,15 @@ def operated(folder: Path, pki: LabPki, served: Issued) -> Running:
     return stage
 
 
+@contextlib.asynccontextmanager
+async def one_call(stage: Running) -> AsyncIterator[tuple[Running, Client]]:
+    """Run a stage, with one call that goes through it."""
+    async with running(stage):
+        client = await stage.client()
+        await client.open()
+        yield stage, client
+
+
 def test_events_are_followed_through_an_upgrade(
     tmp_path: Path, pki: LabPki, served: Issued
 ) -> None:
@@ -108,9 +117,7 @@ def test_a_stop_that_takes_long_can_be_hurried_and_nothing_else(
     tmp_path: Path, pki: LabPki, served: Issued
 ) -> None:
     async def story() -> None:
-        async with running(operated(tmp_path, pki, served)) as stage:
-            client = await stage.client()
-            await client.open()
+        async with one_call(operated(tmp_path, pki, served)) as (stage, client):
             async with command(stage, "stop", "--timeout", "2h") as stop:
                 assert "1 calls were running" in await stop.line()
             await stage.said("stopping")
@@ -134,9 +141,7 @@ def test_a_person_is_asked_before_calls_are_cut(
     tmp_path: Path, pki: LabPki, served: Issued
 ) -> None:
     async def story() -> None:
-        async with running(operated(tmp_path, pki, served)) as stage:
-            client = await stage.client()
-            await client.open()
+        async with one_call(operated(tmp_path, pki, served)) as (stage, client):
             ours, theirs = pty.openpty()
             try:
                 for answer, code in ((b"n\n", 1), (b"y\n", 0)):
@@ -159,9 +164,7 @@ def test_ctrl_c_ends_the_waiting_and_not_the_draining(
     tmp_path: Path, pki: LabPki, served: Issued
 ) -> None:
     async def story() -> None:
-        async with running(operated(tmp_path, pki, served)) as stage:
-            client = await stage.client()
-            await client.open()
+        async with one_call(operated(tmp_path, pki, served)) as (stage, _):
             pipe = asyncio.subprocess.PIPE
             async with command(stage, "drain", "rras1", "--wait", stderr=pipe) as drain:
                 stderr = drain.process.stderr
