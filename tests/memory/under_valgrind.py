@@ -1,0 +1,194 @@
+"""Runs connections, and then a balancer with calls, under valgrind: ``make test-valgrind``.
+
+Valgrind sees every access to memory that is not allocated or not any more, everything that is
+freed twice, every value that was never set and decides something, and at the end every block that
+nobody points to. Each of these fails the run, but for what ``valgrind.supp`` explains. First it
+must see the mistakes, or the rest would prove nothing.
+
+What is slow here is real work done by an interpreter of machine code, some thirty times slower.
+"""
+
+import argparse
+import asyncio
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from sstplb.lab.pki import Issued, LabPki
+from tests import characters, running
+from tests.characters import ANSWER, SERVER_NAME, Client, packets, play
+from tests.memory.connections import MISTAKES, issue
+from tests.running import Running
+
+HERE = Path(__file__).parent
+FOUND = 99
+"""The exit status when valgrind has found something."""
+VALGRIND = (
+    "valgrind",
+    f"--suppressions={HERE / 'valgrind.supp'}",
+    f"--error-exitcode={FOUND}",
+    "--leak-check=full",
+    "--show-leak-kinds=definite",
+    "--errors-for-leak-kinds=definite",
+    "--keep-debuginfo=yes",
+    "--num-callers=40",
+    "--fullpath-after=",
+)
+MODES = ("offload", "reencrypt")
+PATIENCE_S = 300.0
+AT_ONCE = 5
+"""Calls that are open at the same time."""
+
+
+def log_option(log: Path) -> str:
+    return f"--log-file={log}"
+
+
+def environment() -> dict[str, str]:
+    # Each object of Python is a block of its own, that valgrind knows.
+    return {**os.environ, "PYTHONMALLOC": "malloc"}
+
+
+def connections(folder: Path, log: Path, *arguments: str) -> int:
+    """Make connections under valgrind; return the exit status."""
+    command = [*VALGRIND, log_option(log), sys.executable, "-m", "tests.memory.connections"]
+    return subprocess.run(
+        [*command, folder, *arguments], check=False, cwd=HERE.parents[1], env=environment(),
+        stderr=subprocess.DEVNULL if len(arguments) > 1 else None,
+    ).returncode  # fmt: skip
+
+
+def said_in(log: Path) -> list[str]:
+    """Return valgrind's summaries: how many allocations, what is lost, how many errors."""
+    found = re.findall(
+        r"== +((?:total heap usage|definitely lost|indirectly lost|ERROR SUMMARY): .*)",
+        log.read_text(),
+    )
+    return [line.strip() for line in found]
+
+
+def tell(title: str, log: Path, status: int, began: float) -> bool:
+    """Print what valgrind found; return whether that is nothing."""
+    print(f"  {time.monotonic() - began:.0f} s")
+    for line in said_in(log):
+        print(f"  {line}")
+    if status != 0:
+        print(f"{title}: exit status {status}; the first of valgrind's words:")
+        print(log.read_text()[:8000])
+    return status == 0
+
+
+class Watched(Running):
+    """A balancer under valgrind."""
+
+    def __init__(self, folder: Path, mode: str, root: Path, served: Issued) -> None:
+        super().__init__(folder, mode, root, served)
+        self.launcher = (*VALGRIND, log_option(folder / "valgrind.log"))
+        self.environment = environment()
+
+    @property
+    def status(self) -> int:
+        """The exit status, once it has ended."""
+        assert self._first is not None
+        assert self._first.returncode is not None
+        return self._first.returncode
+
+
+async def call(stage: Watched, number: int) -> str:
+    """Make one call; return how it went."""
+    if number % 7 == 0:
+        visitor = await asyncio.open_connection(*stage.address)
+        visitor[1].write(b"garbage, garbage" if number % 2 else b"\x16\x03\x01\x02\x00\x01")
+        await asyncio.sleep(0.05)
+        visitor[1].transport.abort()
+        return "gave up in the handshake"
+    client: Client = await stage.client()
+    assert await client.open() == ANSWER
+    assert await client.echo(packets(100_000 if number % 3 else 1404))
+    if number % 5 == 0:
+        client.reset()
+        return "reset"
+    await client.close()
+    return "closed"
+
+
+async def calls(stage: Watched, count: int) -> Counter[str]:
+    """Make calls through it, some at once; reload meanwhile; stop it with calls open."""
+    await stage.start()
+    how: Counter[str] = Counter()
+    try:
+        for first in range(0, count, AT_ONCE):
+            numbers = range(first, min(count, first + AT_ONCE))
+            how.update(await asyncio.gather(*(call(stage, number) for number in numbers)))
+            stage.backends[0].mood = "refuse" if first % 2 else "well"
+            if first % 100 == 0:
+                os.kill(stage.processes[-1], signal.SIGHUP)
+        for _ in range(AT_ONCE):
+            client = await stage.client()
+            assert await client.open() == ANSWER
+            how["open at the end"] += 1
+        os.kill(stage.processes[-1], signal.SIGTERM)
+        await stage.end()
+    finally:
+        await stage.stop()
+    return how
+
+
+def watch_balancer(folder: Path, mode: str, count: int) -> bool:
+    """Run a balancer under valgrind, with calls; return whether nothing was found."""
+    folder.mkdir()
+    pki = LabPki(folder)
+    stage = Watched(folder, mode, pki.root_path, pki.issue("vpn", (SERVER_NAME, "127.0.0.1")))
+    began = time.monotonic()
+
+    async def story() -> None:
+        how = await calls(stage, count)
+        told = ", ".join(f"{number} {word}" for word, number in sorted(how.items()))
+        print(f"  {how.total()} calls: {told}")
+        ended = Counter(f"{record['outcome']}" for record in stage.find("call"))
+        print(f"  in the log: {dict(ended)}")
+
+    play(story, limit_s=3600.0)
+    return tell(mode, folder / "valgrind.log", stage.status, began)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Return 0 when nothing was found."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--connections", type=int, default=10_000)
+    parser.add_argument("--calls", type=int, default=300, help="in each of two modes")
+    options = parser.parse_args(arguments)
+    running.PATIENCE_S = characters.LIMIT_S = PATIENCE_S
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    good = True
+    folder = Path(tempfile.mkdtemp(prefix="sstplb-valgrind-"))
+    try:
+        issue(folder)
+        for mistake in MISTAKES:
+            status = connections(folder, folder / "log", "42", mistake)
+            print(f"valgrind sees what was {mistake.replace('_', ' ')}: {status == FOUND}")
+            good &= status == FOUND
+        if options.connections:
+            print(f"{options.connections} connections of the native engine:")
+            began = time.monotonic()
+            status = connections(folder, folder / "log", str(options.connections))
+            good &= tell("connections", folder / "log", status, began)
+        for mode in MODES if options.calls else ():
+            print(f"a balancer in {mode}:")
+            good &= watch_balancer(folder / mode, mode, options.calls)
+    finally:
+        shutil.rmtree(folder)
+    print("nothing found" if good else "FOUND")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
