@@ -12,14 +12,17 @@ KTLS_PACKAGES := qemu-system-x86 seabios busybox-static kmod cpio
 # to a socket is sealed; and 2,000 calls would take minutes.)
 KTLS_TESTS := tests/ktls/guest.py tests/net/test_leg.py -k "guest or native and not damaged and not nothing"
 
+# What sees each wrong access to memory.
+VALGRIND_PACKAGES := valgrind
+
 # The balancers that the bench measures ours beside; Envoy comes from PyPI.
 BENCH_PACKAGES := haproxy nginx-light libnginx-mod-stream stunnel4 hitch
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak interop test-ktls check format docs lessons bench bench-quick clean
+.PHONY: help setup demo test soak interop test-ktls test-valgrind check format docs lessons bench bench-quick clean
 
 help:  ## show this help
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/ready-run  ## make the virtual environment with what sstplb itself needs
 
@@ -38,6 +41,10 @@ interop: $(VENV)/ready-dev system-packages  ## run only the tests with third-par
 test-ktls: $(VENV)/ready-dev  ## run calls through the kernel's TLS, in a virtual machine that has it
 	@sh .ci/need $(KTLS_PACKAGES)
 	python3 tests/ktls/boot.py $(PYTHON) -m pytest -q --color=no -p no:cacheprovider $(KTLS_TESTS) $(ARGS)
+
+test-valgrind: $(VENV)/ready-dev  ## 10,000 connections and two balancers under valgrind (ARGS="--connections 210 --calls 20")
+	@sh .ci/need $(VALGRIND_PACKAGES)
+	PYTHONPATH=. $(PYTHON) tests/memory/under_valgrind.py $(ARGS)
 
 check: $(VENV)/ready-dev  ## format, lint and types
 	$(VENV)/bin/ruff format --check

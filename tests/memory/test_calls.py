@@ -1,0 +1,116 @@
+"""Thousands of calls through a balancer leave no memory, no descriptor, no task and no record."""
+
+import asyncio
+import gc
+import ssl
+import sys
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+
+from sstplb.lab.pki import Issued, LabPki
+from tests.characters import ANSWER, Stage, packets, play, staged, until
+from tests.memory.counted import heap_bytes
+
+COUNT = 2000
+WARM_UP = 1200
+"""Until the rings are full: 1,000 records of calls that ended are kept, and as many events."""
+AT_ONCE = 20
+HEAP_GROWN_MAX = 65_536
+OBJECTS_GROWN_MAX = 200
+"""Python's. One that is kept of each call makes COUNT."""
+HELLO = packets(1404)
+
+
+@dataclass
+class Held:
+    """What this process has: the balancer, its clients and its backends."""
+
+    heap_bytes: int
+    objects: int
+    descriptors: int
+    tasks: int
+
+    @classmethod
+    def now(cls) -> "Held":
+        gc.collect()
+        gc.collect()
+        return cls(
+            heap_bytes(),
+            sys.getallocatedblocks(),
+            len(list(Path("/proc/self/fd").iterdir())),
+            len(asyncio.all_tasks()),
+        )
+
+
+class Lasting(Stage):
+    """A stage that keeps nothing of its calls itself."""
+
+    _trust: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        self._trust = self._trust or super().context()
+        return self._trust
+
+    def forget(self) -> None:
+        self._clients.clear()
+        for backend in self.backends:
+            backend.heads.clear()
+
+
+async def call(stage: Stage, end: str) -> None:
+    client = await stage.client()
+    if end == "before it is open":
+        client.reset()
+        return
+    assert await client.open(pipelined=HELLO) == ANSWER
+    assert await client.receive(len(HELLO)) == HELLO
+    if end == "abruptly":
+        client.reset()
+    else:
+        await client.close()
+
+
+async def calls(stage: Lasting, count: int) -> None:
+    before = stage.balancer.ledger.opened_total
+    ends = cycle(["well", "abruptly", "well", "before it is open", "well"])
+    for _ in range(count // AT_ONCE):
+        await asyncio.gather(*(call(stage, next(ends)) for _ in range(AT_ONCE)))
+        stage.forget()
+    book = stage.balancer.ledger
+    await until(lambda: not book.running and book.opened_total == before + count)
+    await until(lambda: not any(backend._handlers for backend in stage.backends))
+    await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "engine"),
+    [
+        ("passthrough", "native"),
+        ("offload", "native"),
+        ("reencrypt", "native"),
+        ("reencrypt", "portable"),
+    ],
+)
+def test_thousands_of_calls_leave_nothing_behind(
+    mode: str, engine: str, pki: LabPki, served: Issued
+) -> None:
+    async def story() -> None:
+        stage = Lasting(mode, pki.root_path, served)
+        stage.engine = engine
+        stage.limits = {"accept_rate_per_client": 1e6}
+        async with staged(stage):
+            await calls(stage, WARM_UP)
+            before = Held.now()
+            await calls(stage, COUNT)
+            after = Held.now()
+            assert stage.balancer.ledger.opened_total == WARM_UP + COUNT
+            assert after.tasks <= before.tasks
+            assert after.descriptors <= before.descriptors
+            assert after.objects - before.objects <= OBJECTS_GROWN_MAX
+            assert after.heap_bytes - before.heap_bytes <= HEAP_GROWN_MAX
+            print(before, after, sep="\n")
+
+    play(story)
