@@ -32,6 +32,7 @@ from time import monotonic
 
 from sstplb.errors import TlsError
 from sstplb.net.leg import RECEIVE_BYTES, Leg
+from sstplb.net.rounds import Company, Rounds
 
 PIPE_BYTES = 1 << 20
 """What a pipe is asked to hold; without privilege the kernel may grant less."""
@@ -95,9 +96,10 @@ class Flow:
 
 
 class Transit:
-    """What all relays of a process share: buffers, and pipes to splice through."""
+    """What all relays of a process share: buffers, pipes to splice through, and rounds."""
 
     def __init__(self, buffer_bytes: int) -> None:
+        self.rounds = Rounds()
         self._spare: list[memoryview] = []
         self._idle: list[tuple[int, int]] = []
         self._lent = 0
@@ -167,7 +169,7 @@ class Relay:
     ``flow`` is kept up to date while it runs. Does not close the legs.
     """
 
-    __slots__ = ("_silence", "finished", "flow", "leftovers", "limits", "loop", "pumps", "transit")
+    __slots__ = ("_company", "finished", "flow", "leftovers", "limits", "loop", "pumps", "transit")
 
     def __init__(
         self,
@@ -188,7 +190,8 @@ class Relay:
         self.pumps: tuple[_Pump, ...] = (inward, outward)
         self.leftovers = b"", b""
         """After ``interrupt``: what was taken inward and outward, and not yet given."""
-        self._silence: asyncio.TimerHandle | None = None
+        self._company: Company | None = None
+        """With whom its silence is looked at."""
 
     async def run(self) -> None:
         """Move bytes both ways until both sides have finished.
@@ -203,7 +206,7 @@ class Relay:
 
     def begin(self) -> asyncio.Future[None]:
         """Do what ``run`` does, for who saves the coroutine: await the future, then ``stop``."""
-        self.watch_silence()
+        self.look()
         for pump in self.pumps:
             pump.begin()
         return self.finished
@@ -228,7 +231,7 @@ class Relay:
 
     # --- what the pumps share -------------------------------------------------------------------
 
-    def watch_silence(self) -> None:
+    def look(self) -> None:
         """Look how long it has been silent; look again when it could be too long."""
         half_closed = self.flow.inward.ended or self.flow.outward.ended
         limits = self.limits
@@ -244,7 +247,7 @@ class Relay:
                 pump.rest()
         # A half-close must not have to wait for the longer sleep.
         pause = min(limit - silent_for, limits.half_closed_timeout_s)
-        self._silence = self.loop.call_later(pause, self.watch_silence)
+        self._company = self.transit.rounds.join(self, pause)
 
     def pump_is_done(self) -> None:
         """Finish when it was the last."""
@@ -258,8 +261,8 @@ class Relay:
 
     def stop(self) -> None:
         """Let go of the loop, whatever the pumps were doing."""
-        if self._silence is not None:
-            self._silence.cancel()
+        if self._company is not None:
+            self._company.discard(self)
         for pump in self.pumps:
             pump.stop()
         self.pumps = ()  # they know us: without this only the collector would free either

@@ -245,10 +245,11 @@ class NativeConnection:
             lib.BIO_ctrl(memory, numbers.BIO_SET_EOF_RETURN, -1, ffi.NULL)
             self._memory = memory
             lib.SSL_set0_rbio(self._ssl, memory)
+            lib.SSL_set0_wbio(self._ssl, lib.BIO_new_socket(descriptor, 0))
         else:
             self._memory = None
-            lib.SSL_set0_rbio(self._ssl, lib.BIO_new_socket(descriptor, 0))
-        lib.SSL_set0_wbio(self._ssl, lib.BIO_new_socket(descriptor, 0))
+            lib.SSL_set0_wbio(self._ssl, lib.BIO_new_socket(descriptor, 0))
+            self._read_from_socket()
         if context.is_server:
             lib.SSL_set_accept_state(self._ssl)
         else:
@@ -454,7 +455,20 @@ class NativeConnection:
     def _use_socket(self) -> None:
         """Read from the socket from now on; the SSL frees the memory BIO it owned."""
         self._memory, self._early = None, b""
-        self._lib.SSL_set0_rbio(self._ssl, self._lib.BIO_new_socket(self._descriptor, 0))
+        self._read_from_socket()
+
+    def _read_from_socket(self) -> None:
+        """Read through the BIO that is written to: one is enough for both, as with SSL_set_fd.
+
+        But where the kernel seals there is none to write to any more.
+        """
+        lib = self._lib
+        if self.kernel_sends:
+            bio = lib.BIO_new_socket(self._descriptor, 0)
+        else:
+            bio = lib.SSL_get_wbio(self._ssl)
+            lib.BIO_up_ref(bio)
+        lib.SSL_set0_rbio(self._ssl, bio)
 
     def _raise_blocked(self, error: int) -> None:
         if error in (numbers.WANT_READ, numbers.WANT_WRITE):

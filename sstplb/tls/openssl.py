@@ -60,7 +60,7 @@ int SSL_session_reused(const SSL *);
 BIO *BIO_new(const void *method); const void *BIO_f_ssl(void); const void *BIO_f_buffer(void);
 const void *BIO_s_null(void); BIO *SSL_get_rbio(const SSL *); BIO *SSL_get_wbio(const SSL *);
 BIO *BIO_new_socket(int descriptor, int close); BIO *BIO_new_mem_buf(const void *, int length);
-BIO *BIO_push(BIO *, BIO *); int BIO_free(BIO *); void BIO_free_all(BIO *);
+BIO *BIO_push(BIO *, BIO *); int BIO_free(BIO *); int BIO_up_ref(BIO *); void BIO_free_all(BIO *);
 int BIO_read(BIO *, void *, int);
 long BIO_ctrl(BIO *, int command, long number, void *pointer);
 void ERR_clear_error(void); unsigned long ERR_get_error(void);
