@@ -32,6 +32,7 @@ from time import monotonic
 
 from sstplb.errors import TlsError
 from sstplb.net.leg import RECEIVE_BYTES, Leg
+from sstplb.net.readiness import Watch
 from sstplb.net.rounds import Company, Rounds
 
 PIPE_BYTES = 1 << 20
@@ -96,10 +97,11 @@ class Flow:
 
 
 class Transit:
-    """What all relays of a process share: buffers, pipes to splice through, and rounds."""
+    """What all relays of a process share: buffers, pipes to splice through, a watch, rounds."""
 
     def __init__(self, buffer_bytes: int) -> None:
         self.rounds = Rounds()
+        self._watch: Watch | None = None
         self._spare: list[memoryview] = []
         self._idle: list[tuple[int, int]] = []
         self._lent = 0
@@ -111,6 +113,13 @@ class Transit:
         self.buffer = memoryview(bytearray(self._size))
         """Where the next bite goes. What is in it lasts until the loop calls the next pump."""
         self._spare.clear()
+
+    @property
+    def watch(self) -> Watch:
+        """Where all pumps wait for their sources."""
+        if self._watch is None:
+            self._watch = Watch(asyncio.get_running_loop())
+        return self._watch
 
     def keep(self) -> memoryview:
         """Keep the buffer as it is: the next bite goes to another. Return it, for ``done_with``."""
@@ -145,9 +154,12 @@ class Transit:
             _close(pipe)
 
     def close(self) -> None:
-        """Close the idle pipes."""
+        """Close the idle pipes, and what is watched with; no relay runs any more."""
         while self._idle:
             _close(self._idle.pop())
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
 
 
 def _close(pipe: tuple[int, int]) -> None:
@@ -302,7 +314,7 @@ class _Pump:
     def begin(self) -> None:
         """Give what was read too early, then wait for more."""
         early, self._source.early = self._source.early, b""
-        self._source.readiness.watch(self.on_readable)
+        self._source.readiness.watch(self._relay.transit.watch, self.on_readable)
         if not early or self._pass_on(memoryview(early)):
             # TLS may hold more already, of which the socket will not tell.
             self._relay.loop.call_soon(self.on_readable)
@@ -401,7 +413,7 @@ class _Pump:
         else:
             self._forget_rest()
             sink.readiness.unwatch_room()
-            self._source.readiness.watch(self.on_readable)
+            self._source.readiness.watch(relay.transit.watch, self.on_readable)
             self.on_readable()
 
     def _pass_on(self, chunk: memoryview) -> bool:

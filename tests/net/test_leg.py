@@ -276,11 +276,11 @@ def open_descriptors() -> int:
 @pytest.mark.parametrize("kind", ["tls", "native"])
 def test_many_calls_leave_nothing_behind(kind: str, served: Issued) -> None:
     async def story() -> None:
-        before = open_descriptors()
+        before, shared = open_descriptors(), transit()
         for _ in range(250):
             async with facing(kind, served) as left, facing("plain", served) as right:
                 relaying = asyncio.create_task(
-                    Relay(left.far, right.near, flow(), LIMITS, transit()).run()
+                    Relay(left.far, right.near, flow(), LIMITS, shared).run()
                 )
                 await left.near.send(b"x" * 100)
                 assert await right.far.receive(100) == b"x" * 100
@@ -288,6 +288,7 @@ def test_many_calls_leave_nothing_behind(kind: str, served: Issued) -> None:
                 assert await everything(right.far) == b""
                 await right.far.send_end()
                 await relaying
+        shared.close()
         assert open_descriptors() <= before + 1
 
     play(story)
