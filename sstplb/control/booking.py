@@ -80,7 +80,7 @@ class Booking:
         """Who is to be asked, if this becomes a call."""
         self._its_claim: Backend | None = None
         """The backend that this call claimed before it had a head."""
-        self._shown: tuple[bytes, ...] = ()
+        self._shown: bytes | None = None
         """SHA-256 of the certificate that the client binds its call to, if any."""
         self._candidates: tuple[Backend, ...] = ()
         self._spared = NOBODY
@@ -138,14 +138,15 @@ class Booking:
     async def first(self, pool: str, shown_sha256: bytes | None) -> Chosen:
         """Take the best candidate. Raises NoBackendAvailableError."""
         self.pool = asked = self._checks[pool].pool
-        self._shown = () if shown_sha256 is None else (shown_sha256,)
+        self._shown = shown_sha256
+        shown = _all_of(shown_sha256)
         claimed = self._claimed(asked)
         if claimed is not None:
             self._its_claim = claimed.backends[0]
             if (chosen := await self._ask_in_turn(claimed)) is not None:
                 return chosen
         found = asked.candidates(
-            self.record.client[0], now_s(), lambda b: self._objection(asked, self._shown, b)
+            self.record.client[0], now_s(), lambda b: self._objection(asked, shown, b)
         )
         if (chosen := await self._ask_in_turn(found)) is None:
             why = ", ".join(f"{name} {slug}" for name, slug in found.excluded)
@@ -175,7 +176,7 @@ class Booking:
 
     async def could_be_served(self, pool: str, shown_sha256: bytes | None) -> bool:
         """Whether there would be a candidate now."""
-        asked, shown = self._checks[pool].pool, () if shown_sha256 is None else (shown_sha256,)
+        asked, shown = self._checks[pool].pool, _all_of(shown_sha256)
         return asked.could_serve(now_s(), lambda b: self._objection(asked, shown, b))
 
     async def handed_over(self) -> None:
@@ -211,8 +212,8 @@ class Booking:
     def did_well(self, *, proven: bool = False) -> None:
         """Tell the backend's health, and which certificate it accepts."""
         if self.backend is not None:
-            if proven and self._teaches:
-                self.backend.learnt.accepted(self._shown[0])
+            if proven and self._shown is not None and self._learns:
+                self.backend.learnt.accepted(self._shown)
             flip = self.backend.health.call_succeeded(now_s())
             self._desk.health_changed(self.backend, flip)
 
@@ -220,8 +221,8 @@ class Booking:
         """Tell the backend's health, and whose call it was: the client may have its part in it."""
         if self.backend is not None and self.pool is not None:
             client = self.pool.affinity.key(self.record.client[0])
-            if reason == BINDING_REFUSED and self._teaches:
-                self.backend.learnt.refused(self._shown[0], client)
+            if reason == BINDING_REFUSED and self._shown is not None and self._learns:
+                self.backend.learnt.refused(self._shown, client)
             flip = self.backend.call_failed(reason, why, now_s(), client)
             self._desk.health_changed(self.backend, flip)
 
@@ -255,9 +256,9 @@ class Booking:
         return await self.next()
 
     @property
-    def _teaches(self) -> bool:
-        """Whether this call can say something new of what its backend accepts."""
-        return bool(self._shown) and self.service.listener.mode is Mode.OFFLOAD
+    def _learns(self) -> bool:
+        """Whether what backends accept is learnt from calls like this one."""
+        return self.service.listener.mode is Mode.OFFLOAD
 
     def _claimed(self, pool: Pool) -> Candidates | None:
         """Return what was claimed of this pool, without those that what is shown does not suit.
@@ -267,7 +268,8 @@ class Booking:
         if self._claim is None:
             return None
         claimed, found = self._claim
-        fit = [b for b in found.backends if self._objection(pool, self._shown, b) is None]
+        shown = _all_of(self._shown)
+        fit = [b for b in found.backends if self._objection(pool, shown, b) is None]
         if claimed is not pool or found.backends[0] not in fit:
             self._give_claim_back()  # a tenant's pool, or it has another certificate by now
             return None
@@ -284,6 +286,10 @@ class Booking:
     def _objection(self, pool: Pool, shown: tuple[bytes, ...], backend: Backend) -> str | None:
         mode, policy = self.service.listener.mode, pool.config.tls.same_certificate
         return objection(mode, policy, shown, self._checks[pool.name].ours, backend)
+
+
+def _all_of(shown_sha256: bytes | None) -> tuple[bytes, ...]:
+    return () if shown_sha256 is None else (shown_sha256,)
 
 
 def _passed_over(pool: Pool, excluded: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:

@@ -59,7 +59,7 @@ class NativeLeg(SecureLeg):
         self._place = (self.sock.getpeername(), server_name) if sessions is not None else None
         self._connection = NativeConnection(
             context,
-            self.sock.fileno(),
+            self.readiness.fd,
             early=below.early,
             server_name=server_name,
             session=sessions.get(self._place) if sessions is not None else None,

@@ -6,6 +6,7 @@ waits in the leg until there is a backend to give it to.
 """
 
 import asyncio
+import sys
 from types import TracebackType
 
 from sstplb.errors import (
@@ -105,7 +106,8 @@ async def take_hello(call: Call) -> ClientHello:
         except TlsError as error:
             raise ClientTlsError(str(error), reason=error.reason) from error
     call.client_leg.unread(bytes(read))
-    call.record.server_name = hello.server_name
+    # Interned: most calls ask for the same few names.
+    call.record.server_name = hello.server_name and sys.intern(hello.server_name)
     call.record.tls_offered = hello.newest_version
     call.mark("hello")
     return hello

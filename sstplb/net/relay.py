@@ -314,7 +314,7 @@ class _Pump:
     def begin(self) -> None:
         """Give what was read too early, then wait for more."""
         early, self._source.early = self._source.early, b""
-        self._source.readiness.watch(self._relay.transit.watch, self.on_readable)
+        self._source.readiness.watch(self._relay.transit.watch, self)
         if not early or self._pass_on(memoryview(early)):
             # TLS may hold more already, of which the socket will not tell.
             self._relay.loop.call_soon(self.on_readable)
@@ -413,7 +413,7 @@ class _Pump:
         else:
             self._forget_rest()
             sink.readiness.unwatch_room()
-            self._source.readiness.watch(relay.transit.watch, self.on_readable)
+            self._source.readiness.watch(relay.transit.watch, self)
             self.on_readable()
 
     def _pass_on(self, chunk: memoryview) -> bool:

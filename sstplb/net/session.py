@@ -26,6 +26,7 @@ the ClientHello are simply the first that the backend gets.
 
 import asyncio
 import contextlib
+from functools import lru_cache
 from http import HTTPStatus
 
 from sstplb.account.record import Outcome
@@ -131,6 +132,10 @@ async def converse(call: Call) -> None:
         call.desk.recorder.leave(call)
 
 
+_relay_limits = lru_cache(maxsize=16)(RelayLimits)
+"""One object for all calls of a configuration."""
+
+
 def _relay_for(call: Call) -> Relay:
     limits, backend_leg = call.service.limits, call.backend_leg
     assert backend_leg is not None, "the call has reached a backend"
@@ -139,7 +144,7 @@ def _relay_for(call: Call) -> Relay:
         call.client_leg,
         backend_leg,
         call.flow,
-        RelayLimits(limits.idle_timeout, limits.half_closed_timeout),
+        _relay_limits(limits.idle_timeout, limits.half_closed_timeout),
         call.desk.transit,
         seen_inward=call.see_inward if watched else None,
         seen_outward=call.see_outward if watched else None,

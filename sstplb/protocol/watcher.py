@@ -250,7 +250,7 @@ class Watcher:
         self.binding = seen = BindingSeen(
             binding.hash_protocol,
             0 if request is None else request.hash_protocols,
-            binding.certificate_hash,
+            self._known(binding.certificate_hash),
             self._whose(binding),
             None if request is None else binding.nonce == request.nonce,
         )
@@ -266,6 +266,12 @@ class Watcher:
                 f"{seen.offered:#x}",
                 "client",
             )
+
+    def _known(self, certificate_hash: bytes) -> bytes:
+        """Return the same hash; if it is ours then the very object, which all calls share."""
+        return next(
+            (known for known in self._served_hashes if known == certificate_hash), certificate_hash
+        )
 
     def _whose(self, binding: CryptoBinding) -> Whose:
         if not self._served_hashes:

@@ -2,12 +2,22 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
+from functools import partial
 
 from sstplb.net.readiness import EVENTS_AT_ONCE, Readiness, Watch
 from tests.characters import play
 
 
-def test_everybody_who_has_something_to_read_is_called() -> None:
+class Reader:
+    def __init__(self, then: Callable[[], object]) -> None:
+        self._then = then
+
+    def on_readable(self) -> None:
+        self._then()
+
+
+def test_everybody_who_has_something_to_read_is_told() -> None:
     async def story() -> None:
         loop = asyncio.get_running_loop()
         watch, called = Watch(loop), set[int]()
@@ -19,7 +29,7 @@ def test_everybody_who_has_something_to_read_is_called() -> None:
             pairs[number][0].recv(10)
 
         for number, one in enumerate(ready):
-            one.watch(watch, lambda number=number: callback(number))  # type: ignore[misc]
+            one.watch(watch, Reader(partial(callback, number)))
         for _, far in pairs[1:]:
             far.send(b"x")
         await asyncio.sleep(0.05)
@@ -34,7 +44,7 @@ def test_everybody_who_has_something_to_read_is_called() -> None:
     play(story)
 
 
-def test_who_was_closed_by_another_of_the_same_turn_is_not_called() -> None:
+def test_who_was_closed_by_another_of_the_same_turn_is_not_told() -> None:
     async def story() -> None:
         loop = asyncio.get_running_loop()
         watch, called = Watch(loop), list[str]()
@@ -47,8 +57,8 @@ def test_who_was_closed_by_another_of_the_same_turn_is_not_called() -> None:
             ready[other].forget()
             pairs[other][0].close()
 
-        ready["first"].watch(watch, lambda: close_the_other("first", "second"))
-        ready["second"].watch(watch, lambda: close_the_other("second", "first"))
+        for me, other in (("first", "second"), ("second", "first")):
+            ready[me].watch(watch, Reader(partial(close_the_other, me, other)))
         for _, far in pairs.values():
             far.send(b"x")
         await asyncio.sleep(0.05)
@@ -62,7 +72,7 @@ def test_who_was_closed_by_another_of_the_same_turn_is_not_called() -> None:
     play(story)
 
 
-def test_a_coroutine_may_wait_before_and_after_a_callback() -> None:
+def test_a_coroutine_may_wait_before_and_after_a_reader() -> None:
     async def story() -> None:
         loop = asyncio.get_running_loop()
         watch = Watch(loop)
@@ -70,7 +80,7 @@ def test_a_coroutine_may_wait_before_and_after_a_callback() -> None:
         ready, called = Readiness(near, loop), asyncio.Event()
         far.send(b"x")
         await ready.readable()
-        ready.watch(watch, called.set)
+        ready.watch(watch, Reader(called.set))
         await called.wait()
         ready.unwatch()
         await ready.readable()
