@@ -224,6 +224,7 @@ class Stage:
         self.limits: dict[str, Any] = {}
         self.capture: dict[str, Any] = {}
         self.engine = "auto"
+        self.library: str | None = None
         self.workers = 1
         self.more_listeners: list[dict[str, Any]] = []
         self.more_pools: dict[str, Any] = {}
@@ -271,7 +272,7 @@ class Stage:
                 "pools": {"rras": pool, **self.more_pools},
                 "limits": self.limits,
                 "capture": self.capture,
-                "tls": {"engine": self.engine},
+                "tls": {"engine": self.engine, "library": self.library},
                 "workers": self.workers,
             }
         )

@@ -185,6 +185,10 @@ def _fill_in(config: Config, base: Path) -> Config:
     def absolute(path: Path | None) -> Path | None:
         return None if path is None else base / path
 
+    def library(name: str | None) -> str | None:
+        # A name without a directory is the dynamic linker's to find.
+        return name if name is None or "/" not in name else str(base / name)
+
     def secret(value: Secret | None) -> Secret | None:
         return value and value.model_copy(update={"file": absolute(value.file)})
 
@@ -249,5 +253,6 @@ def _fill_in(config: Config, base: Path) -> Config:
                 update={"directory": absolute(config.capture.directory)}
             ),
             "privacy": config.privacy.model_copy(update={"key": secret(config.privacy.key)}),
+            "tls": config.tls.model_copy(update={"library": library(config.tls.library)}),
         }
     )

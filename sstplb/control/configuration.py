@@ -93,6 +93,7 @@ class Configuration:
                 # Reading files and parsing keys takes a while: running calls must not wait.
                 with self._tally.reloads.counted():
                     prepared = await asyncio.to_thread(self._load)
+                    self._turns.insist_that_it_stays()
                     self.doors.open(prepared)
                     review = self._review(prepared)
                     try:
@@ -123,6 +124,7 @@ class Configuration:
         async with self._turns.take_while_it_stays():
             with self._tally.certificate_reloads.counted():
                 prepared = await asyncio.to_thread(prepare, self.in_force)
+                self._turns.insist_that_it_stays()
                 await self._balancer.reload(prepared, recheck=False)
             self.doors.settle(prepared)
             text = "certificates and keys were read again"

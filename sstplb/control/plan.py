@@ -7,6 +7,7 @@ all that is wrong at once, and what will hurt later. ``sstplb check`` stops ther
 the previous plan what must outlive a reload (``balance/pool.py``).
 """
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from sstplb.config.judge import call_pools_of
 from sstplb.config.schema import Ktls, Mode, Transport
 from sstplb.config.warnings import warnings as config_warnings
 from sstplb.control.admin.access import Access, load_access
-from sstplb.errors import CertificateError, ConfigError, Problem
+from sstplb.errors import CertificateError, ConfigError, Problem, TlsError
 from sstplb.net.service import Route, Service
 from sstplb.tls import kernel
 from sstplb.tls.certificate import (
@@ -206,8 +207,9 @@ def _ktls(
     if why_not is None:
         for openssl in found:
             openssl.offers_kernel = True
-            if taken_over := kernel.trial(openssl):
-                return openssl, f"kTLS for {taken_over}"
+            with contextlib.suppress(OSError, TlsError):  # then nothing can be handed over
+                if taken_over := kernel.trial(openssl):
+                    return openssl, f"kTLS for {taken_over}"
             openssl.offers_kernel = False
         why_not = f"OpenSSL {newest.version} hands nothing over to it"
     if config.tls.ktls is Ktls.REQUIRED:

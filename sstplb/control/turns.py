@@ -29,6 +29,10 @@ class Turns:
     async def take_while_it_stays(self) -> AsyncIterator[None]:
         """Do the same for what makes no sense while the balancer stops. Raises ConflictError."""
         async with self._busy:
-            if self.stopping.is_set():
-                raise ConflictError("the balancer is stopping: change the file, and start it again")
+            self.insist_that_it_stays()
             yield
+
+    def insist_that_it_stays(self) -> None:
+        """Raise ConflictError while the balancer stops; ask again after a wait."""
+        if self.stopping.is_set():
+            raise ConflictError("the balancer is stopping: change the file, and start it again")

@@ -193,7 +193,8 @@ class Call:
     @property
     def is_recordable(self) -> bool:
         """Whether SSTP packets pass here that can be seen."""
-        return self.relay is not None and self.served is not None and not self.is_visit
+        is_relayed = self.relay is not None and self.relay.is_pumping
+        return is_relayed and self.served is not None and not self.is_visit
 
     def boundaries(self) -> tuple[Boundary, Boundary]:
         """Return where the next packets begin: the client's, the backend's."""

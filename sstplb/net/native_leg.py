@@ -39,7 +39,7 @@ def client_leg(
 
 
 class NativeLeg(SecureLeg):
-    """A leg under TLS by the system's OpenSSL."""
+    """A leg under TLS by the native engine."""
 
     __slots__ = ("_connection", "_is_reset", "_place", "_sessions")
 

@@ -42,8 +42,8 @@ class Watch:
 
     def begin(self, fd: int, reader: Reader) -> None:
         """Tell ``reader`` whenever ``fd`` can be read, until ``end``."""
-        self._readers[fd] = reader
         self._epoll.register(fd, select.EPOLLIN)
+        self._readers[fd] = reader
 
     def end(self, fd: int) -> None:
         """Look at it no more. Call before it is closed: descriptors are used again."""
@@ -85,8 +85,8 @@ class Readiness:
         """Return when the socket has bytes, an end or an error to read."""
         self._waiter = waiter = self._loop.create_future()
         if not self._is_kept:
-            self._is_kept = True
             self._loop.add_reader(self.fd, self._tell)
+            self._is_kept = True
         try:
             await waiter
         finally:
@@ -95,8 +95,8 @@ class Readiness:
     async def writable(self) -> None:
         """Return when the socket takes bytes, has finished connecting, or has an error."""
         waiter = self._loop.create_future()
-        self._is_written = True
         self._loop.add_writer(self.fd, _wake, waiter)
+        self._is_written = True
         try:
             await waiter
         finally:
@@ -105,8 +105,8 @@ class Readiness:
     def watch(self, watch: Watch, reader: Reader) -> None:
         """Have ``reader`` told whenever the socket can be read, until ``unwatch``."""
         self.unwatch()
-        self._watch = watch
         watch.begin(self.fd, reader)
+        self._watch = watch
 
     def unwatch(self) -> None:
         """Look no more whether it can be read."""
@@ -119,8 +119,8 @@ class Readiness:
 
     def watch_room(self, callback: Callback) -> None:
         """Call ``callback`` whenever the socket can be written, until ``unwatch_room``."""
-        self._is_written = True
         self._loop.add_writer(self.fd, callback)
+        self._is_written = True
 
     def unwatch_room(self) -> None:
         """Look no more whether it can be written."""

@@ -223,8 +223,13 @@ class Relay:
             pump.begin()
         return self.finished
 
+    @property
+    def is_pumping(self) -> bool:
+        """Whether bytes pass here: not once it was interrupted, while its call says goodbye."""
+        return bool(self.pumps)
+
     def tap(self, inward: Tap, outward: Tap) -> None:
-        """Show every chunk to these as well, from now on."""
+        """Show every chunk to these as well, from now on, while it is pumping."""
         for pump, tap in zip(self.pumps, (inward, outward), strict=True):
             pump.tap(tap)
 

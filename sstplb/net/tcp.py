@@ -124,7 +124,7 @@ async def connect(
         if error == errno.EALREADY:
             await Readiness(sock, asyncio.get_running_loop()).writable()
             error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
+        if error not in (0, errno.EISCONN):  # POSIX's answer to who asks again; Linux says 0 once
             raise OSError(error, os.strerror(error))
     except BaseException:
         sock.close()

@@ -19,6 +19,7 @@ The ClientHello has been read off the socket before there is an SSL (its server 
 context); a memory BIO holds those bytes, and is swapped for the socket once they are used up.
 """
 
+import os
 import ssl
 import sys
 from collections import OrderedDict
@@ -125,12 +126,14 @@ class NativeContext:
         return context
 
     def _trust_the_systems(self) -> None:
-        """Trust whom this machine trusts; Python knows who, a wheel's library does not."""
-        paths = ssl.get_default_verify_paths()
-        if paths.cafile or paths.capath:
-            self._trust(paths.cafile, paths.capath)
-        else:
+        """Trust whom this machine trusts; its own library knows who, for others Python does."""
+        if self.openssl.name == numbers.SYSTEM:
             self.openssl.lib.SSL_CTX_set_default_verify_paths(self.pointer)
+            return
+        paths = ssl.get_default_verify_paths()
+        # As OpenSSL does: each for itself, so that one that cannot be read costs nothing else.
+        self._trust(os.environ.get(paths.openssl_cafile_env, paths.openssl_cafile))
+        self._trust(None, os.environ.get(paths.openssl_capath_env, paths.openssl_capath))
 
     def _trust(self, file: str | None, directory: str | None = None) -> bool:
         """Trust the CAs in a file and a directory; return whether they could be read."""

@@ -76,8 +76,9 @@ SET_SERVER_NAME = 55
 SET_TICKET_KEYS = 59
 SET_GROUPS_LIST = 92
 SET_MIN_VERSION, SET_MAX_VERSION = 123, 124
-# SSL_MODE_*: a buffer that moves, buffers given back when empty. Not partial writes: with them
-# SSL_write returns after each record of 16 KiB.
+# SSL_MODE_*: a buffer that moves, no search for a chain (shown is what is configured), buffers
+# given back when empty. Not partial writes: with them SSL_write returns after each record of
+# 16 KiB.
 MODES = 0x2 | 0x8 | 0x10
 # SSL_OP_*: no compression, no renegotiation, the server's order, a ragged end is an end
 OPTIONS = 1 << 17 | 1 << 30 | 1 << 22 | 1 << 7
@@ -113,26 +114,20 @@ class OpenSsl:
     def __init__(self, name: str = SYSTEM) -> None:
         """Load it by file or by name, as dlopen(3) finds it.
 
-        Raises OSError when it cannot be loaded, or is not OpenSSL 3 or later.
+        Raises OSError when it cannot be loaded, or is of no use.
         """
         self.offers_kernel = False
         """Whether connections are offered to the kernel (``kernel.py``); set before any is made."""
         self.name = name
         self.ffi: Any = _ffi()
-        try:
-            self.lib: Any = self.ffi.dlopen(name)
-            number = int(self.lib.OpenSSL_version_num())
-        except AttributeError as error:
-            raise OSError(f"{name} is no libssl") from error
-        self.release = number >> 28, number >> 20 & 0xFF, number >> 4 & 0xFFFF
+        self.lib: Any = _load(name)
+        self.release = _release(self.lib)
         """Major, minor, patch."""
-        if self.release < (3,):
-            raise OSError(f"{name} is OpenSSL {self.version}; expected 3.0 or later")
 
     @property
     def version(self) -> str:
         """The library's version, e.g. ``3.0.19``."""
-        return ".".join(map(str, self.release))
+        return _dotted(self.release)
 
     @property
     def title(self) -> str:
@@ -144,11 +139,7 @@ class OpenSsl:
 
     def reasons(self) -> list[str]:
         """Empty the error queue; return its reasons in OpenSSL's words, the first one first."""
-        found = []
-        while code := self.lib.ERR_get_error():
-            text = self.lib.ERR_reason_error_string(code)
-            found.append(self.ffi.string(text).decode() if text else f"error {code:#x}")
-        return found
+        return _reasons(self.lib)
 
 
 def libraries(wanted: str | None = None) -> list[OpenSsl]:
@@ -174,6 +165,52 @@ def _ffi() -> Any:
     ffi = FFI()
     ffi.cdef(_DECLARATIONS)
     return ffi
+
+
+@cache
+def _load(name: str) -> Any:
+    """Load a library for good: what it made is freed by it, and a reload may choose another one.
+
+    Raises OSError when it cannot be loaded, is not OpenSSL 3 or later, lacks anything, or does not
+    work at all.
+    """
+    try:
+        lib = _ffi().dlopen(name)
+    except OSError as error:
+        # Without cffi's own idea of where else to look.
+        raise OSError(str(error).partition(".  Additionally")[0]) from error
+    for call in ("OpenSSL_version_num", "SSL_CTX_new"):  # libcrypto has a version, too
+        if not hasattr(lib, call):
+            raise OSError(f"{name} is no libssl: it has no {call}")
+    if (release := _release(lib)) < (3,):
+        raise OSError(f"{name} is OpenSSL {_dotted(release)}; expected 3.0 or later")
+    for call in dir(lib):  # now, not in the middle of a connection
+        if not hasattr(lib, call):
+            raise OSError(f"{name} is a libssl of another kind: it has no {call}")
+    lib.ERR_clear_error()
+    context = lib.SSL_CTX_new(lib.TLS_client_method())
+    if not context:
+        why = "; ".join(_reasons(lib)) or "no reason given"
+        raise OSError(f"{name} makes no TLS context (is OPENSSL_CONF right?): {why}")
+    lib.SSL_CTX_free(context)
+    return lib
+
+
+def _reasons(lib: Any) -> list[str]:
+    found = []
+    while code := lib.ERR_get_error():
+        text = lib.ERR_reason_error_string(code)
+        found.append(_ffi().string(text).decode() if text else f"error {code:#x}")
+    return found
+
+
+def _release(lib: Any) -> tuple[int, int, int]:
+    number = int(lib.OpenSSL_version_num())
+    return number >> 28, number >> 20 & 0xFF, number >> 4 & 0xFFFF
+
+
+def _dotted(release: tuple[int, ...]) -> str:
+    return ".".join(map(str, release))
 
 
 def _carried() -> list[str]:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from sstplb.config.loader import load
+from sstplb.config.schema import Config
 from sstplb.control.watch import watch_certificates
+from sstplb.errors import ConflictError
 from sstplb.lab.pki import Issued, LabPki
 from tests.characters import ANSWER, LIMIT_S, packets, play, staged
 from tests.control.test_api import error_of
@@ -104,6 +107,26 @@ def test_while_it_stops_only_what_needs_no_listener_is_done(
                     "/pools/rras/backends/rras1/standing", json={"standing": "draining"}
                 )
                 assert drained.json()["standing"] == "draining"
+
+    play(story)
+
+
+def test_a_reload_that_is_overtaken_by_a_stop_opens_nothing(
+    tmp_path: Path, pki: LabPki, served: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with staged(OperatedStage(tmp_path, "offload", pki.root_path, served)) as stage:
+            loop, departure = asyncio.get_running_loop(), stage.operator.departure
+
+            def load_while_somebody_stops_it(path: Path) -> Config:
+                asyncio.run_coroutine_threadsafe(departure.stop(None), loop).result(LIMIT_S)
+                return load(path)
+
+            monkeypatch.setattr("sstplb.config.loader.load", load_while_somebody_stops_it)
+            before = stage.balancer.prepared
+            with pytest.raises(ConflictError, match="is stopping"):
+                await stage.operator.configuration.reload()
+            assert stage.balancer.prepared is before
 
     play(story)
 

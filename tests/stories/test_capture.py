@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sstplb.errors import CaptureError, ConfigError
+from sstplb.errors import CaptureError, ConfigError, KilledError
 from sstplb.lab.pki import Issued, LabPki
 from sstplb.net.capture import FILE_PATTERN, SECRETS_REMOVED, Capture, CaptureChoice, files_in
 from sstplb.protocol.pcapng import BlockType, blocks
@@ -142,6 +142,31 @@ def test_a_call_that_runs_is_joined_at_a_packet(
         # From where nobody counted, one packet more may pass until the next is found.
         assert frames in ((60,) if follow == "full" else (58, 59, 60))
         assert payload[4:1404] in made.path.read_bytes()
+
+    play(story)
+
+
+def test_a_call_that_says_goodbye_is_not_joined_any_more(
+    pki: LabPki, served: Issued, tmp_path: Path
+) -> None:
+    """Its packets do not pass the relay; and a reload may be what begins the capture."""
+
+    async def story() -> None:
+        stage = Stage("offload", pki.root_path, served)
+        allow(stage, tmp_path)
+        async with staged(stage):
+            client = await stage.client()
+            await client.open()
+            assert await client.echo(packets(1404))
+            (call,) = stage.carrier.calls
+            call.end(KilledError("enough"), politely=True)
+            recorder = stage.carrier.recorder
+            made = recorder.start(CaptureChoice(listener="vpn"), stage.carrier.calls)
+            assert made.calls == 0
+            with pytest.raises(CaptureError, match="call 1 has no packets that can be seen"):
+                recorder.start(CaptureChoice(call=1), stage.carrier.calls)
+            await client.close()
+            await stage.ended()
 
     play(story)
 

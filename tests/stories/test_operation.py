@@ -1,12 +1,14 @@
 """Reload, drain, stop, kill: what an operator does while calls are running."""
 
 import asyncio
+import gc
 from collections import Counter
 
 import pytest
 
 from sstplb.errors import ConfigError
 from sstplb.lab.pki import Issued, LabPki
+from sstplb.tls.openssl import OpenSsl, libraries
 from tests.characters import ANSWER, Client, Stage, packets, play, staged
 
 MODES = ["passthrough", "offload", "reencrypt"]
@@ -168,6 +170,35 @@ def test_a_reload_swaps_the_certificate_for_new_calls_only(
             ]
             assert shown == [served.certificate.leaf_der, other.certificate.leaf_der]
             assert await old.echo(packets(1404))
+
+    play(story)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_reload_swaps_the_library_for_new_calls_only(
+    workers: int, pki: LabPki, served: Issued
+) -> None:
+    """Whatever one OpenSSL made, sessions with backends too, never meets the other."""
+
+    async def story() -> None:
+        stage = Stage("reencrypt", pki.root_path, served, count=1)
+        stage.workers = workers
+        running: list[Client] = []
+        async with staged(stage):
+            for library in [library.name for library in libraries()] * 2:
+                stage.library = library
+                await stage.reload()
+                assert OpenSsl(library).title in stage.balancer.prepared.engine
+                for _ in range(4):
+                    running.append(await stage.client())
+                    await running[-1].open()
+                for client in running:
+                    assert await client.echo(packets(100_000))
+            for client in running[::2]:
+                await client.close()
+            await stage.ended(len(running) // 2)
+            gc.collect()
+            assert all([await client.echo(packets(1404)) for client in running[1::2]])
 
     play(story)
 

@@ -10,6 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.x509 import load_pem_x509_certificate
+from OpenSSL.crypto import X509
 
 from sstplb.config.schema import ListenerTls, PoolTls, TlsVersion, Verify
 from sstplb.errors import CertificateError, TlsError
@@ -307,6 +309,22 @@ def test_without_a_ca_file_it_trusts_whom_the_machine_trusts(
 ) -> None:
     """Wherever the library was built to look for them."""
     monkeypatch.setenv("SSL_CERT_FILE", str(pki.root_path))
+    check_that_it_is_trusted(openssl, served)
+
+
+def test_a_file_of_cas_that_cannot_be_read_does_not_hide_the_directories(
+    openssl: OpenSsl, pki: LabPki, served: Issued, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    certificate = X509.from_cryptography(load_pem_x509_certificate(pki.root_path.read_bytes()))
+    (tmp_path / f"{certificate.subject_name_hash():08x}.0").symlink_to(pki.root_path)
+    (tmp_path / "damaged.pem").write_text("no certificate")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "damaged.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path / 'none'}:{tmp_path}")
+    check_that_it_is_trusted(openssl, served)
+
+
+def check_that_it_is_trusted(openssl: OpenSsl, served: Issued) -> None:
+    """Connect to a server of the lab, with the CAs of the machine."""
 
     async def story() -> None:
         policy = ClientPolicy(PoolTls(verify=Verify.CA), openssl)
