@@ -139,25 +139,44 @@ class OpenSsl:
 
     def reasons(self) -> list[str]:
         """Empty the error queue; return its reasons in OpenSSL's words, the first one first."""
-        return _reasons(self.lib)
+        found = []
+        while code := self.lib.ERR_get_error():
+            text = self.lib.ERR_reason_error_string(code)
+            found.append(self.ffi.string(text).decode() if text else f"error {code:#x}")
+        return found
+
+    def try_out(self) -> None:
+        """Make a context. Raises OSError when there is none, as with a wrong openssl.cnf."""
+        self.lib.ERR_clear_error()
+        context = self.lib.SSL_CTX_new(self.lib.TLS_client_method())
+        if not context:
+            why = "; ".join(self.reasons()) or "no reason given"
+            raise OSError(f"{self.name} makes no TLS context (is OPENSSL_CONF right?): {why}")
+        self.lib.SSL_CTX_free(context)
 
 
 def libraries(wanted: str | None = None) -> list[OpenSsl]:
-    """Return the libraries that can be loaded, the newest first; the system's before its equal.
+    """Return the libraries that work, the newest first; the system's before its equal.
 
     ``wanted``: only this one. Raises OSError when there is none, and says why not.
     """
     if wanted is not None:
-        return [OpenSsl(wanted)]
+        return [_working(wanted)]
     found, failure = [], OSError("there is none")
     for name in (SYSTEM, *_carried()):
         try:
-            found.append(OpenSsl(name))
+            found.append(_working(name))
         except OSError as error:
             failure = error
     if not found:
         raise failure
     return sorted(found, key=lambda openssl: openssl.release, reverse=True)
+
+
+def _working(name: str) -> OpenSsl:
+    openssl = OpenSsl(name)
+    openssl.try_out()
+    return openssl
 
 
 @cache
@@ -171,8 +190,7 @@ def _ffi() -> Any:
 def _load(name: str) -> Any:
     """Load a library for good: what it made is freed by it, and a reload may choose another one.
 
-    Raises OSError when it cannot be loaded, is not OpenSSL 3 or later, lacks anything, or does not
-    work at all.
+    Raises OSError when it cannot be loaded, is not OpenSSL 3 or later, or lacks anything.
     """
     try:
         lib = _ffi().dlopen(name)
@@ -187,21 +205,7 @@ def _load(name: str) -> Any:
     for call in dir(lib):  # now, not in the middle of a connection
         if not hasattr(lib, call):
             raise OSError(f"{name} is a libssl of another kind: it has no {call}")
-    lib.ERR_clear_error()
-    context = lib.SSL_CTX_new(lib.TLS_client_method())
-    if not context:
-        why = "; ".join(_reasons(lib)) or "no reason given"
-        raise OSError(f"{name} makes no TLS context (is OPENSSL_CONF right?): {why}")
-    lib.SSL_CTX_free(context)
     return lib
-
-
-def _reasons(lib: Any) -> list[str]:
-    found = []
-    while code := lib.ERR_get_error():
-        text = lib.ERR_reason_error_string(code)
-        found.append(_ffi().string(text).decode() if text else f"error {code:#x}")
-    return found
 
 
 def _release(lib: Any) -> tuple[int, int, int]:

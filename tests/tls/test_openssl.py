@@ -83,7 +83,7 @@ def test_one_that_makes_no_context_is_not_used(name: str, tmp_path: Path) -> Non
     )
     file = SYSTEM if name == SYSTEM else next(x.name for x in libraries() if x.name != SYSTEM)
     done = subprocess.run(
-        [sys.executable, "-c", f"from sstplb.tls.openssl import OpenSsl; OpenSsl({file!r})"],
+        [sys.executable, "-c", f"from sstplb.tls.openssl import libraries; libraries({file!r})"],
         env={**os.environ, "OPENSSL_CONF": str(configuration)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
