@@ -43,7 +43,9 @@ class Cell:
     seconds: float = 0.0
     interval_s: float = 0.0
     target: float | None = None
-    """The ratio to the best peer that this cell should at least reach."""
+    """The ratio that this cell should at least reach: to the best peer,"""
+    against: str = ""
+    """or to this one."""
 
     @property
     def name(self) -> str:
@@ -130,13 +132,13 @@ def grid(size: Size) -> Iterator[Cell]:
         )
         yield Cell(
             mode, "busy", "200 handshakes/s", Measure.LATENCY_P99_MS, 50, Errand(), "",
-            max(3.0, size.seconds), 0.02, target=1.0,
+            max(3.0, size.seconds), 0.02, target=1.0, against="nginx",
         )  # fmt: skip
     for mode in MODES:
         for count in size.idle_calls:
             yield Cell(
                 mode, f"idle {count}", "", Measure.KIB_PER_CALL, count, Errand(), "",
-                target=None if mode == "passthrough" else 1.0,
+                target=None if mode == "passthrough" else 1.0, against="haproxy",
             )  # fmt: skip
 
 

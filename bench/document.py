@@ -43,7 +43,7 @@ def _lines(result: Result) -> Iterator[str]:
             yield (
                 f"| {row['load']} {row['direction']} | {row['unit']} | "
                 f"{' | '.join(_number(f) for f in figures)} | {_verdict(row)} | "
-                f"{_number(row['target'])} | {_percent(row['spread'].get(OURS))} |"
+                f"{_target(row)} | {_percent(row['spread'].get(OURS))} |"
             )
     yield from _both_sides(result)
 
@@ -69,11 +69,17 @@ def _both_sides(result: Result) -> Iterator[str]:
 
 
 def _verdict(row: Result) -> str:
-    ratio, target = row["ratio"], row["target"]
-    if ratio is None:
+    if row["ratio"] is None:
         return "-"
-    missed = target is not None and ratio > target
-    return f"**{ratio:.2f}** (missed)" if missed else f"{ratio:.2f}"
+    return f"**{row['ratio']:.2f}** (missed)" if row["reached"] is False else f"{row['ratio']:.2f}"
+
+
+def _target(row: Result) -> str:
+    """Return a row's target; of one that names a peer, with our ratio to that."""
+    if row["target"] is None or not row["against"]:
+        return _number(row["target"])
+    to_whom = f"{row['against']}: {_number(row['ratio_to_target'])}"
+    return f"{row['target']:.3g} (to {to_whom})"
 
 
 def _percent(share: float | None) -> str:

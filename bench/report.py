@@ -60,8 +60,7 @@ def table(result: Result) -> Table:
         shown.add_column(name, justify="right")
     for row in result["rows"]:
         ratio, target = row["ratio"], row["target"]
-        missed = target is not None and (ratio is None or ratio > target)
-        style = "red" if missed else "green" if target is not None else ""
+        style = {True: "green", False: "red", None: ""}[row["reached"]]
         shown.add_row(
             _cell(row), row["unit"], _number(row["ours"]),
             *(_number(cost(row, name)) for name in names),

@@ -79,6 +79,18 @@ class Row:
         ours, best = self.median(OURS), self.best_peer()
         return ours / best[1] if ours is not None and best is not None and best[1] else None
 
+    def to_target(self) -> float | None:
+        """Return what the target is held against: our figure over that of whom it names."""
+        if not self.cell.against:
+            return self.ratio()
+        ours, theirs = self.median(OURS), self.median(self.cell.against)
+        return ours / theirs if ours is not None and theirs else None
+
+    def reached(self) -> bool | None:
+        """Whether the target is reached; None: there is none, or nothing to compare with."""
+        ratio = self.to_target()
+        return None if self.cell.target is None or ratio is None else ratio <= self.cell.target
+
     def spread(self, name: str) -> float:
         """Return (highest - lowest) / median of a proxy's rounds."""
         values, middle = self.figures.get(name, []), self.median(name)
@@ -101,6 +113,9 @@ class Row:
             "best_peer": best[0] if best else None,
             "ratio": _rounded(ratio),
             "target": self.cell.target,
+            "against": self.cell.against or None,
+            "ratio_to_target": _rounded(self.to_target()),
+            "reached": self.reached(),
             "spread": {n: _rounded(self.spread(n)) for n in self.figures},
             "rounds": {n: [_rounded(v) for v in values] for n, values in self.figures.items()},
             "rate": {n: _rounded(statistics.median(v)) for n, v in self.rates.items() if v},

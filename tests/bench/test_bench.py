@@ -76,6 +76,21 @@ def test_a_ratio_is_to_the_best_peer() -> None:
     assert row.spread("sstplb") == 1.0
 
 
+def test_ours_on_the_systems_openssl_is_no_peer() -> None:
+    row = Row(next(grid(QUICK)), figures={"sstplb": [2.0], "sstplb-system": [1.0], "nginx": [4.0]})
+    assert row.best_peer() == ("nginx", 4.0)
+    assert row.as_json()["ours_on_systems_openssl"] == 1.0
+
+
+def test_a_target_may_be_held_against_one_peer_only() -> None:
+    cell = next(c for c in grid(QUICK) if c.against == "haproxy" and c.target is not None)
+    row = Row(cell, figures={"sstplb": [18.0], "haproxy": [20.0], "envoy": [10.0]})
+    assert row.ratio() == 1.8
+    assert row.to_target() == 0.9
+    assert row.reached()
+    assert Row(cell, figures={"sstplb": [18.0], "envoy": [10.0]}).reached() is None
+
+
 def result(ratio: float, spread: float = 0.1) -> dict[str, Any]:
     row = {
         "mode": "offload", "load": "bulk", "direction": "up", "ratio": ratio,
