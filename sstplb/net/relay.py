@@ -295,8 +295,8 @@ class _Pump:
     """One direction. Its methods are called by the event loop."""
 
     __slots__ = (
-        "_held", "_kept", "_meter", "_pipe", "_relay", "_rest", "_seen", "_seen_bytes_max",
-        "_sink", "_source", "_stopped", "_untapped",
+        "_held", "_kept", "_meter", "_pipe", "_reads", "_relay", "_rest", "_seen",
+        "_seen_bytes_max", "_sink", "_source", "_untapped",
     )  # fmt: skip
 
     def __init__(
@@ -314,13 +314,14 @@ class _Pump:
         self._pipe: tuple[int, int] | None = None
         self._held = 0
         """Bytes in the pipe."""
-        self._stopped = False
+        self._reads = True
+        """Whether it takes what the source has: not while the sink is full, nor after its end."""
 
     def begin(self) -> None:
         """Give what was read too early, then wait for more."""
         early, self._source.early = self._source.early, b""
         self._source.readiness.watch(self._relay.transit.watch, self)
-        if not early or self._pass_on(memoryview(early)):
+        if not early or self._pass_on(memoryview(early), len(early)):
             # TLS may hold more already, of which the socket will not tell.
             self._relay.loop.call_soon(self.on_readable)
 
@@ -362,7 +363,7 @@ class _Pump:
 
     def stop(self) -> None:
         """Look at the sockets no more."""
-        self._stopped = True
+        self._reads = False
         self._source.readiness.unwatch()
         self._sink.readiness.unwatch_room()
         self._forget_rest()
@@ -370,12 +371,13 @@ class _Pump:
 
     def on_readable(self) -> None:
         """Move what the source has."""
-        if self._stopped or self._meter.ended or self._rest or self._held:
+        if not self._reads:
             return
         source, buffer = self._source, self._relay.transit.buffer
-        size = len(buffer)
+        bites = BITES_MAX
         try:
-            for _ in range(BITES_MAX):
+            while bites:
+                bites -= 1
                 if self._pipe is not None:
                     if self._splice():
                         continue
@@ -386,9 +388,9 @@ class _Pump:
                 if not count:
                     self._end()
                     return
-                if not self._pass_on(buffer[:count]):
+                if not self._pass_on(buffer[:count], count):
                     return
-                if count < size:
+                if count < len(buffer):
                     return  # that was all there was
         except TlsError as error:
             self._relay.fail(LegFailedError(source, error))
@@ -400,8 +402,8 @@ class _Pump:
     def on_writable(self) -> None:
         """Give the sink what waits, then go on reading."""
         relay, sink = self._relay, self._sink
-        if self._stopped:
-            return
+        if not relay.pumps:
+            return  # it was stopped meanwhile
         try:
             if self._held and not self._empty_pipe():
                 return
@@ -418,12 +420,13 @@ class _Pump:
         else:
             self._forget_rest()
             sink.readiness.unwatch_room()
+            self._reads = True
             self._source.readiness.watch(relay.transit.watch, self)
             self.on_readable()
 
-    def _pass_on(self, chunk: memoryview) -> bool:
+    def _pass_on(self, chunk: memoryview, count: int) -> bool:
         """Give a chunk to the sink; return whether it took all, so that reading may go on."""
-        sink, count = self._sink, len(chunk)
+        sink = self._sink
         if count <= self._seen_bytes_max and self._seen is not None:
             self._seen_bytes_max = self._seen(chunk)
         try:
@@ -455,6 +458,7 @@ class _Pump:
             self._kept = None
 
     def _wait_for_sink(self) -> None:
+        self._reads = False
         self._source.readiness.unwatch()
         self._sink.readiness.watch_room(self.on_writable)
 
@@ -465,6 +469,7 @@ class _Pump:
         self._sink.readiness.unwatch_room()
         self._forget_rest()
         self._give_pipe_back()
+        self._reads = False
         meter.ended = True
         relay.flow.ended_first = relay.flow.ended_first or meter
         self._sink.end()
