@@ -5,7 +5,7 @@ OpenSSL holds (``counted.py``), or by valgrind (``under_valgrind.py``). Nothing 
 so that every round does the same. Both sides of a connection are here, for one may end in a way
 that the other has to understand. Contexts are made anew now and then: they are freed as well.
 
-``MISTAKES`` are what the watchers must see. As a program, ``connections.py FOLDER COUNT [MISTAKE]``
+``MISTAKES`` are what the watchers must see. As a program, ``connections.py FOLDER LIBRARY COUNT …``
 makes that many, and prints how many of each kind.
 """
 
@@ -516,9 +516,9 @@ MISTAKES: Mapping[str, Callable[[Company], None]] = MappingProxyType(
 """What must be noticed, by name."""
 
 
-def main(folder: Path, count: int, mistake: str = "") -> None:
+def main(folder: Path, library: str, count: int, mistake: str = "") -> None:
     """Make that many connections, and the mistake; print how many of each kind."""
-    company = Company(OpenSsl(), folder)
+    company = Company(OpenSsl(library), folder)
     company.run(count)
     if mistake:
         MISTAKES[mistake](company)
@@ -526,4 +526,4 @@ def main(folder: Path, count: int, mistake: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), *sys.argv[4:])

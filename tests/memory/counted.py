@@ -1,4 +1,4 @@
-"""Makes connections, and counts what is left of them: ``counted.py FOLDER COUNT [MISTAKE]``.
+"""Makes connections, and counts what is left of them: ``counted.py FOLDER LIBRARY COUNT …``.
 
 It counts twice. First the bytes of the whole heap that are in use, as the C library sees it:
 with ``PYTHONMALLOC=malloc`` Python's objects are among them, and libuv's, and cffi's. Then to the
@@ -75,12 +75,12 @@ def give_python_s_allocator(openssl: OpenSsl) -> None:
     assert openssl.lib.CRYPTO_set_mem_functions(*functions) == 1, "OpenSSL has allocated before"
 
 
-def main(folder: Path, count: int, mistake: str = "") -> None:
+def main(folder: Path, library: str, count: int, mistake: str = "") -> None:
     """Make ``count`` connections, then half as many; print what came of it, as JSON.
 
-    A mistake is made at the end.
+    ``library`` is the one to load; a mistake is made at the end.
     """
-    openssl = OpenSsl()
+    openssl = OpenSsl(library)
     give_python_s_allocator(openssl)
     from tests.memory.connections import MISTAKES, Company
 
@@ -101,6 +101,7 @@ def main(folder: Path, count: int, mistake: str = "") -> None:
     grown = held_by_line()
     grown.subtract(before)
     result = {
+        "version": openssl.version,
         "connections": company.made.total(),
         "versions": company.made_of,
         "kinds": company.made,
@@ -113,4 +114,4 @@ def main(folder: Path, count: int, mistake: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), *sys.argv[4:])

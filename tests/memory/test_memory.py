@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from sstplb.tls.openssl import SYSTEM, OpenSsl, libraries
 from tests.memory.connections import KINDS, MISTAKES, issue
 
 TREE = Path(__file__).parents[2]
@@ -35,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def counted(folder: Path, freed: str, *more: str) -> subprocess.CompletedProcess[str]:
+def counted(folder: Path, freed: str, library: str, *more: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "LD_PRELOAD": "libc_malloc_debug.so.0",
@@ -44,7 +45,7 @@ def counted(folder: Path, freed: str, *more: str) -> subprocess.CompletedProcess
         "PYTHONMALLOC": "malloc",
     }
     return subprocess.run(
-        [sys.executable, "-m", "tests.memory.counted", folder, *more],
+        [sys.executable, "-m", "tests.memory.counted", folder, library, *more],
         check=False, capture_output=True, text=True, cwd=TREE, env=environment,
     )  # fmt: skip
 
@@ -57,8 +58,12 @@ def result_of(child: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("freed", RUBBISH)
-def test_thousands_of_connections_are_freed_exactly_once(freed: str, folder: Path) -> None:
-    result = result_of(counted(folder, freed, str(COUNT)))
+@pytest.mark.parametrize("openssl", libraries(), ids=lambda library: library.version)
+def test_thousands_of_connections_are_freed_exactly_once(
+    openssl: OpenSsl, freed: str, folder: Path
+) -> None:
+    result = result_of(counted(folder, freed, openssl.name, str(COUNT)))
+    assert result["version"] == openssl.version
     print(json.dumps(result, indent=2))
     assert result["connections"] >= 1.5 * COUNT
     assert len(result["kinds"]) == len(KINDS)
@@ -69,7 +74,7 @@ def test_thousands_of_connections_are_freed_exactly_once(freed: str, folder: Pat
 
 
 def test_what_is_never_freed_is_counted(folder: Path) -> None:
-    result = result_of(counted(folder, "left as it was", "10", "kept_for_ever"))
+    result = result_of(counted(folder, "left as it was", SYSTEM, "10", "kept_for_ever"))
     assert result["blocks grown"] > BLOCKS_GROWN_MAX
     assert max(result["lines"], key=result["lines"].get).startswith("native.py:")
 
@@ -82,5 +87,5 @@ def test_what_is_freed_twice_or_used_then_ends_the_process(
     mistake: str, freed: str, folder: Path
 ) -> None:
     assert mistake in MISTAKES
-    child = counted(folder, freed, "10", mistake)
+    child = counted(folder, freed, SYSTEM, "10", mistake)
     assert child.returncode in (-signal.SIGABRT, -signal.SIGSEGV), child.stdout

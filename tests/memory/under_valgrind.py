@@ -25,6 +25,7 @@ from types import MappingProxyType
 
 from sstplb.control.run import ExitCode
 from sstplb.lab.pki import Issued, LabPki
+from sstplb.tls.openssl import SYSTEM, libraries
 from tests import characters, running
 from tests.characters import ANSWER, SERVER_NAME, Client, packets, play
 from tests.memory.connections import MISTAKES, issue
@@ -66,19 +67,19 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONMALLOC": "malloc"}
 
 
-def connections(folder: Path, log: Path, *arguments: str) -> int:
+def connections(folder: Path, log: Path, library: str, count: int, *mistake: str) -> int:
     """Make connections under valgrind; return the exit status."""
     command = [*VALGRIND, log_option(log), sys.executable, "-m", "tests.memory.connections"]
-    quiet = subprocess.DEVNULL if len(arguments) > 1 else None  # a mistake ends in a mess
+    quiet = subprocess.DEVNULL if mistake else None  # it ends in a mess
     return subprocess.run(
-        [*command, folder, *arguments], check=False, cwd=HERE.parents[1], env=environment(),
-        stdout=quiet, stderr=quiet,
+        [*command, folder, library, str(count), *mistake], check=False, cwd=HERE.parents[1],
+        env=environment(), stdout=quiet, stderr=quiet,
     ).returncode  # fmt: skip
 
 
 def sees(mistake: str, folder: Path, log: Path) -> bool:
     """Make a mistake under valgrind; return whether it calls it by its name."""
-    status = connections(folder, log, "42", mistake)
+    status = connections(folder, log, SYSTEM, 42, mistake)
     seen = status == FOUND and re.search(WORDS[mistake], log.read_text()) is not None
     print(f"{'seen' if seen else 'NOT SEEN'}: {mistake.replace('_', ' ')}")
     return seen
@@ -109,7 +110,6 @@ class Watched(Running):
 
     def __init__(self, folder: Path, mode: str, root: Path, served: Issued) -> None:
         super().__init__(folder, mode, root, served)
-        self.engine = "native"
         self.launcher = (*VALGRIND, log_option(folder / "valgrind.log"))
         self.environment = environment()
 
@@ -158,11 +158,12 @@ async def calls(stage: Watched, count: int) -> Counter[str]:
     return how
 
 
-def watch_balancer(folder: Path, mode: str, count: int) -> bool:
+def watch_balancer(folder: Path, mode: str, count: int, library: str | None) -> bool:
     """Run a balancer under valgrind, with calls; return whether nothing was found."""
     folder.mkdir()
     pki = LabPki(folder)
     stage = Watched(folder, mode, pki.root_path, pki.issue("vpn", (SERVER_NAME, "127.0.0.1")))
+    stage.more["tls"] = {"engine": "native", **({"library": library} if library else {})}
     began = time.monotonic()
 
     async def story() -> None:
@@ -182,6 +183,7 @@ def main(arguments: Sequence[str]) -> int:
     """Return 0 when nothing was found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--connections", type=int, default=10_000)
+    parser.add_argument("--library", help="as tls.library; else each that can be loaded")
     parser.add_argument("--calls", type=int, default=300, help="in each of two modes")
     options = parser.parse_args(arguments)
     running.PATIENCE_S = characters.LIMIT_S = PATIENCE_S
@@ -193,14 +195,14 @@ def main(arguments: Sequence[str]) -> int:
         print("mistakes that must be seen:")
         for mistake in MISTAKES:
             good &= sees(mistake, folder, folder / "log")
-        if options.connections:
-            print(f"{options.connections} connections of the native engine:")
+        for openssl in libraries(options.library) if options.connections else ():
+            print(f"{options.connections} connections by OpenSSL {openssl.version}:")
             began = time.monotonic()
-            status = connections(folder, folder / "log", str(options.connections))
+            status = connections(folder, folder / "log", openssl.name, options.connections)
             good &= tell("connections", folder / "log", status, began)
         for mode in MODES if options.calls else ():
             print(f"a balancer in {mode}:")
-            good &= watch_balancer(folder / mode, mode, options.calls)
+            good &= watch_balancer(folder / mode, mode, options.calls, options.library)
     finally:
         shutil.rmtree(folder)
     print("nothing found" if good else "FOUND")
