@@ -17,6 +17,7 @@ from sstplb.config.schema import (
     CheckMethod,
     CheckPreset,
     Config,
+    Engine,
     Limits,
     Listener,
     MismatchPolicy,
@@ -43,6 +44,8 @@ def warnings(config: Config) -> list[Problem]:
     """Say what will hurt, each with its path and what to do. ``config`` comes from ``load``."""
     found = list(_limit_warnings(config.limits))
     found += _admin_warnings(config.admin)
+    if config.tls.engine is Engine.PORTABLE and config.tls.library is not None:
+        found.append(Problem("has no effect: the portable engine has its own", "tls.library"))
     modes: dict[str, set[Mode]] = {name: set() for name in config.pools}
     visited: set[str] = set()
     for number, listener in enumerate(config.listeners):
