@@ -48,7 +48,6 @@ $b mount -t overlay -o lowerdir=/below,upperdir=/layer/upper,workdir=/layer/work
 $b mount -t proc proc /all/proc
 $b mount -t sysfs sys /all/sys
 $b mount --rbind /dev /all/dev
-$b mount -t tmpfs tmp /all/tmp
 $b mount -t tmpfs run /all/run
 $b ip link set lo up
 echo "the guest is up"
