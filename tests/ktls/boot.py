@@ -30,7 +30,7 @@ MODULES = (
     "virtio_pci", "9pnet_virtio", "9p", "overlay", "tls",
     "aesni_intel", "gcm", "ghash_clmulni_intel",
 )  # fmt: skip
-TIMEOUT_S = 280.0
+TIMEOUT_S = 400.0
 MEMORY = "1024M"
 STATUS = re.compile(r"exit status of the command: (\d+)")
 
