@@ -30,7 +30,7 @@ def main() -> None:
     running.add_argument("--only", default="", metavar="TEXT", help="cells whose name contains it")
     running.add_argument("--rounds", type=int, help="interleaved rounds of each cell")
     running.add_argument("--peers", help="comma-separated, out of: " + ", ".join(_peers()))
-    running.add_argument("--output", type=Path, default=RESULTS / "latest.json")
+    running.add_argument("--output", type=Path, help="default: latest.json, or quick.json")
     running.add_argument(
         "--update", action="store_true", help="keep the other rows that the output file has"
     )
@@ -61,6 +61,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     size = QUICK if arguments.quick else FULL
+    output = arguments.output or RESULTS / ("quick.json" if arguments.quick else "latest.json")
     peers = tuple(arguments.peers.split(",")) if arguments.peers else size.peers
     if unknown := set(peers) - set(_peers()):
         parser.error(f"no such peer: {', '.join(sorted(unknown))}; there are {', '.join(_peers())}")
@@ -74,12 +75,12 @@ def main() -> None:
     finally:
         shown.end()
     if arguments.update:
-        result = report.updated(report.load(arguments.output), result)
-    _keep(arguments.output, result)
+        result = report.updated(report.load(output), result)
+    _keep(output, result)
     console.print(report.table(result))
-    console.print(f"kept in {arguments.output}; took {result['took_s']} s")
+    console.print(f"kept in {output}; took {result['took_s']} s")
     if not arguments.no_pictures:
-        _draw(result, arguments.output.parent, console)
+        _draw(result, output.parent, console)
 
 
 def _keep(path: Path, result: dict[str, object]) -> None:

@@ -4,7 +4,7 @@ A *cell* is one load in one mode; each proxy gets a figure in each cell it serve
 everywhere.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -80,17 +80,29 @@ class Size:
     """Packet sizes of the curve that shows what a packet costs."""
     call_counts: tuple[int, ...]
     """Calls of the curve that shows what a call more costs."""
+    steady: bool
+    """Whether loads at a steady rate, which take their time, are among them."""
     rounds: int
     peers: tuple[str, ...]
 
 
 FULL = Size(
     96, 2.0, 600, (1000, 5000), ("bulk", "packets", "imix"), ("up", "down", "both"),
-    (64, 256, 4000), (10, 50, 1000), 5,
+    (64, 256, 4000), (10, 50, 1000), True, 5,
     (OURS_ON_SYSTEMS, "nginx", "haproxy", "envoy", "stunnel", "hitch"),
 )  # fmt: skip
 QUICK = Size(
-    48, 0.7, 200, (1000,), ("bulk", "packets"), ("up", "down"), (), (), 3, ("nginx", "haproxy")
+    48,
+    0.7,
+    200,
+    (1000,),
+    ("bulk", "packets"),
+    ("up", "down"),
+    (),
+    (),
+    False,
+    3,
+    ("nginx", "haproxy"),
 )
 
 
@@ -104,14 +116,8 @@ def grid(size: Size) -> Iterator[Cell]:
             mode, "ping-pong", "", Measure.CPU_US_PER_MESSAGE, 200, Errand(), "", size.seconds,
             target=1.15,
         )  # fmt: skip
-        yield Cell(
-            mode, "trickle", "", Measure.CPU_US_PER_MESSAGE, 1000, Errand(), "",
-            max(2.0, size.seconds), 1.0,
-        )  # fmt: skip
-        for name, measure in (("p50", Measure.LATENCY_P50_MS), ("p99", Measure.LATENCY_P99_MS)):
-            yield Cell(
-                mode, "latency", name, measure, 50, Errand(), "", max(2.0, size.seconds), 0.02
-            )
+        if size.steady:
+            yield from _steady(mode, size.seconds)
         for packet_bytes in size.packet_bytes:
             yield stream_cell(mode, str(packet_bytes), "up", size.blocks)
         for count in size.call_counts:
@@ -130,16 +136,29 @@ def grid(size: Size) -> Iterator[Cell]:
         yield Cell(
             mode, "opening", "", Measure.OPENING_P50_MS, size.handshakes // 4, Errand(), mode
         )
-        yield Cell(
-            mode, "busy", "200 handshakes/s", Measure.LATENCY_P99_MS, 50, Errand(), "",
-            max(3.0, size.seconds), 0.02, target=1.0, against="nginx",
-        )  # fmt: skip
+        if size.steady:
+            yield Cell(
+                mode, "busy", "200 handshakes/s", Measure.LATENCY_P99_MS, 50, Errand(), "",
+                1.5 * size.seconds, 0.02, target=1.0, against="nginx",
+            )  # fmt: skip
+    yield from _idle(size.idle_calls)
+
+
+def _idle(counts: Sequence[int]) -> Iterator[Cell]:
+    """Yield the cells of calls that say nothing."""
     for mode in MODES:
-        for count in size.idle_calls:
+        for count in counts:
             yield Cell(
                 mode, f"idle {count}", "", Measure.KIB_PER_CALL, count, Errand(), "",
                 target=None if mode == "passthrough" else 1.0, against="haproxy",
             )  # fmt: skip
+
+
+def _steady(mode: str, seconds: float) -> Iterator[Cell]:
+    """Yield the cells of one mode whose packets come at a steady rate."""
+    yield Cell(mode, "trickle", "", Measure.CPU_US_PER_MESSAGE, 1000, Errand(), "", seconds, 1.0)
+    for name, measure in (("p50", Measure.LATENCY_P50_MS), ("p99", Measure.LATENCY_P99_MS)):
+        yield Cell(mode, "latency", name, measure, 50, Errand(), "", seconds, 0.02)
 
 
 def stream_cell(mode: str, pattern: str, direction: str, blocks: int) -> Cell:
