@@ -19,6 +19,14 @@ from tests.desk import OperatedStage
 VPN = "/listeners/vpn/standing"
 
 
+def copied(issued: Issued, directory: Path) -> Issued:
+    """Return a certificate and its key in files of their own, which may be renewed."""
+    mine = Issued(directory / "mine.pem", directory / "mine.key")
+    shutil.copyfile(issued.chain, mine.chain)
+    shutil.copyfile(issued.key, mine.key)
+    return mine
+
+
 def test_a_draining_listener_refuses_new_calls_and_keeps_running_ones(
     tmp_path: Path, pki: LabPki, served: Issued
 ) -> None:
@@ -135,9 +143,7 @@ def test_a_certificate_that_is_renewed_while_it_stops_is_left_alone(
     tmp_path: Path, pki: LabPki, served: Issued
 ) -> None:
     async def story() -> None:
-        mine = Issued(tmp_path / "mine.pem", tmp_path / "mine.key")
-        shutil.copyfile(served.chain, mine.chain)
-        shutil.copyfile(served.key, mine.key)
+        mine = copied(served, tmp_path)
         async with staged(OperatedStage(tmp_path, "offload", pki.root_path, mine)) as stage:
             watch = asyncio.create_task(
                 watch_certificates(stage.operator.configuration, look_every_s=0.02)
@@ -155,9 +161,7 @@ def test_renewed_certificates_are_read_when_both_files_are_there(
     tmp_path: Path, pki: LabPki, served: Issued, other: Issued
 ) -> None:
     async def story() -> None:
-        mine = Issued(tmp_path / "mine.pem", tmp_path / "mine.key")
-        shutil.copyfile(served.chain, mine.chain)
-        shutil.copyfile(served.key, mine.key)
+        mine = copied(served, tmp_path)
         async with staged(OperatedStage(tmp_path, "offload", pki.root_path, mine)) as stage:
             watch = asyncio.create_task(
                 watch_certificates(stage.operator.configuration, look_every_s=0.02)
