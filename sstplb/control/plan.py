@@ -185,9 +185,12 @@ def _engine(config: schema.Config, problems: list[Problem]) -> tuple[OpenSsl | N
     try:
         found = libraries(config.tls.library)
     except OSError as error:
-        path = "tls.engine" if config.tls.library is None else "tls.library"
+        path, way_out = "tls.engine", "auto takes the portable one then"
+        if config.tls.library is not None:
+            path, way_out = "tls.library", "leave it out for the newest there is"
         if wanted is schema.Engine.NATIVE or config.tls.library is not None:
-            problems.append(Problem(f"the native engine cannot be loaded: {error}", path))
+            message = f"the native engine cannot be loaded: {error}; {way_out}"
+            problems.append(Problem(message, path))
         return None, f"portable (pyOpenSSL), for no OpenSSL can be loaded: {error}"
     openssl, ktls = _ktls(found, config, problems)
     return openssl, f"native ({openssl.title}), {ktls}"
