@@ -10,7 +10,7 @@ TEST_PACKAGES += chromium
 KTLS_PACKAGES := qemu-system-x86 seabios busybox-static kmod cpio
 # Its own, and what every leg must keep to. (There a damaged record cannot be made: what is written
 # to a socket is sealed; and 2,000 calls would take minutes.)
-KTLS_TESTS := tests/ktls/guest.py tests/net/test_leg.py -k "guest or native and not newest and not damaged and not nothing"
+KTLS_TESTS := tests/ktls/guest.py tests/net/test_leg.py tests/net/test_ending.py -k "guest or native and not newest and not damaged and not nothing"
 
 # What sees each wrong access to memory.
 VALGRIND_PACKAGES := valgrind

@@ -213,9 +213,9 @@ class TappedLeg(Leg):
         """As the leg below does it."""
         self._leg.flush()
 
-    def end(self) -> None:
+    def end(self) -> bool:
         """As the leg below does it."""
-        self._leg.end()
+        return self._leg.end()
 
     def close(self) -> None:
         """As the leg below does it."""

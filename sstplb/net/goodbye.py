@@ -122,7 +122,7 @@ class _Way:
         with contextlib.suppress(OSError, TlsError):
             if not self.is_closed:
                 await self.give()
-                self.sink.end()
+                await self.sink.send_end()
             while not self.source_is_gone and await self.source.receive():
                 pass
 

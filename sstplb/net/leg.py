@@ -90,8 +90,11 @@ class Leg(ABC):
         """Pass on what ``backlog`` told of, as far as the socket takes it. Raises OSError."""
 
     @abstractmethod
-    def end(self) -> None:
-        """Say that nothing more will be given. Never raises."""
+    def end(self) -> bool:
+        """Say that nothing more will be given; return whether that is said. Never raises.
+
+        False: there was no room for it; call it again when the socket is writable.
+        """
 
     def rest(self) -> None:  # noqa: B027 - most legs need nothing
         """Give back what only a busy call needs; the next bytes bring it back."""
@@ -131,7 +134,8 @@ class Leg(ABC):
 
     async def send_end(self) -> None:
         """Say that nothing more will be sent; receiving goes on."""
-        self.end()
+        while not self.end():
+            await self.readiness.writable()
 
 
 class SecureLeg(Leg):
@@ -192,10 +196,11 @@ class PlainLeg(Leg):
         except (BlockingIOError, InterruptedError):
             return 0
 
-    def end(self) -> None:
-        """Send a FIN."""
+    def end(self) -> bool:
+        """Send a FIN; the kernel puts it behind what it still holds."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
+        return True
 
     def close(self) -> None:
         """Let go of the socket at once."""
@@ -208,13 +213,14 @@ class PlainLeg(Leg):
 class TlsLeg(SecureLeg):
     """A leg under TLS by the portable engine."""
 
-    __slots__ = ("_ciphertext", "_engine")
+    __slots__ = ("_ciphertext", "_engine", "_is_ending")
 
     def __init__(self, below: PlainLeg, engine: Engine) -> None:
         super().__init__(below)
         self._engine = engine
         self._ciphertext = b""
         """Made by the engine, not yet taken by the socket."""
+        self._is_ending = False
         if below.early:
             engine.receive_ciphertext(below.early)
             below.early = b""
@@ -273,12 +279,16 @@ class TlsLeg(SecureLeg):
             except (BlockingIOError, InterruptedError):
                 return
 
-    def end(self) -> None:
+    def end(self) -> bool:
         """Send close_notify and a FIN."""
-        self._engine.close_notify()
-        with contextlib.suppress(OSError):
+        if not self._is_ending:
+            self._is_ending = True
+            self._engine.close_notify()
+        try:
             self.flush()
-            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:  # nobody is there any more
+            return True
+        return not self._ciphertext and self._below.end()
 
     def _read_ciphertext(self, room: memoryview) -> bool:
         """Give the engine what the socket has; return whether that was anything."""

@@ -5,7 +5,6 @@ for the leg is to wait when it says so. Same rules as every leg (``leg.py``).
 """
 
 import contextlib
-import socket
 
 from sstplb.net import tcp
 from sstplb.net.leg import RECEIVE_BYTES, PlainLeg, SecureLeg, TlsLeg
@@ -123,14 +122,13 @@ class NativeLeg(SecureLeg):
         connection = self._connection
         return connection.kernel_receives and not connection.holds_plaintext
 
-    def end(self) -> None:
+    def end(self) -> bool:
         """Send close_notify and a FIN."""
         if self._connection.kernel_sends:
-            kernel.close_notify(self.sock)
+            is_said = kernel.close_notify(self.sock)
         else:
-            self._connection.close_notify()
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_WR)
+            is_said = self._connection.close_notify()
+        return is_said and self._below.end()
 
     def rest(self) -> None:
         """Give back what only a busy call needs; the next bytes bring it back."""

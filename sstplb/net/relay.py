@@ -268,7 +268,7 @@ class Relay:
 
     def pump_is_done(self) -> None:
         """Finish when it was the last."""
-        if self.flow.inward.ended and self.flow.outward.ended and not self.finished.done():
+        if all(pump.is_done for pump in self.pumps) and not self.finished.done():
             self.finished.set_result(None)
 
     def fail(self, error: Exception) -> None:
@@ -296,7 +296,7 @@ class _Pump:
 
     __slots__ = (
         "_held", "_kept", "_meter", "_pipe", "_reads", "_relay", "_rest", "_seen",
-        "_seen_bytes_max", "_sink", "_source", "_untapped",
+        "_seen_bytes_max", "_sink", "_source", "_untapped", "is_done",
     )  # fmt: skip
 
     def __init__(
@@ -316,6 +316,8 @@ class _Pump:
         """Bytes in the pipe."""
         self._reads = True
         """Whether it takes what the source has: not while the sink is full, nor after its end."""
+        self.is_done = False
+        """Whether the sink was told that nothing more comes."""
 
     def begin(self) -> None:
         """Give what was read too early, then wait for more."""
@@ -472,8 +474,18 @@ class _Pump:
         self._reads = False
         meter.ended = True
         relay.flow.ended_first = relay.flow.ended_first or meter
-        self._sink.end()
-        relay.pump_is_done()
+        self._end_sink()
+
+    def _end_sink(self) -> None:
+        """Tell the sink that nothing more comes; one that is full, when it is writable."""
+        if not self._relay.pumps:
+            return  # it was stopped meanwhile
+        self.is_done = self._sink.end()
+        if self.is_done:
+            self._sink.readiness.unwatch_room()
+            self._relay.pump_is_done()
+        else:
+            self._sink.readiness.watch_room(self._end_sink)
 
     # --- inside the kernel ------------------------------------------------------------------
 

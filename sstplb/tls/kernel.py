@@ -47,10 +47,24 @@ def attach(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, TCP_ULP, b"tls")
 
 
-def close_notify(sock: socket.socket) -> None:
-    """Say that nothing more will be sent, if the socket takes it. Never raises."""
-    with contextlib.suppress(OSError):
+def close_notify(sock: socket.socket) -> bool:
+    """Say that nothing more will be sent; return whether TCP has that, and all that came before.
+
+    The kernel also takes a record that TCP has no room for: it says nothing of that, and passes
+    it on later. A FIN that is sent meanwhile cuts it off. To be given something more is what makes
+    the kernel try again at once; if there is still room afterwards, it kept nothing back. So,
+    False: call this again when the socket is writable. A second close_notify does no harm, for
+    what follows the first is ignored (RFC 8446, 6.1; RFC 5246, 7.2.1). Never raises.
+    """
+    try:
         sock.sendmsg([CLOSE_NOTIFY], [(SOL_TLS, TLS_SET_RECORD_TYPE, ALERT)])
+    except BlockingIOError:
+        return False
+    except OSError:  # nobody is there any more
+        return True
+    room = select.poll()
+    room.register(sock, select.POLLOUT)
+    return bool(room.poll(0))
 
 
 def why_not() -> str | None:

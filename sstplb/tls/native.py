@@ -379,14 +379,16 @@ class NativeConnection:
             # Freeing it marked the SSL as shut down both ways, without a word on the wire.
             self._lib.SSL_set_shutdown(self._ssl, 0)
 
-    def close_notify(self) -> None:
-        """Say that nothing more will be sent, if the socket takes it."""
+    def close_notify(self) -> bool:
+        """Say that nothing more will be sent; False: say it again when the socket is writable."""
         lib = self._lib
         lib.ERR_clear_error()
         lib.SSL_set_quiet_shutdown(self._ssl, 0)
-        lib.SSL_shutdown(self._ssl)
+        result = lib.SSL_shutdown(self._ssl)
+        is_full = result < 0 and lib.SSL_get_error(self._ssl, result) == numbers.WANT_WRITE
         lib.SSL_set_quiet_shutdown(self._ssl, 1)
         lib.ERR_clear_error()
+        return not is_full
 
     @property
     def session(self) -> Any:
