@@ -521,7 +521,8 @@ class Limits(Model):
     half_closed_timeout: Seconds = 30.0
     """The same limit, once one side has finished sending."""
     relay_buffer: Bytes = 262_144
-    """The most that is read from one side before it is written to the other."""
+    """The most that is read from one side before it is written to the other. A receiver that does
+    not keep up holds one in memory; where there are many, from the 65th on 32 KiB each."""
     tcp_keepalive: SecondsOrZero = 120.0
     """Silence after which TCP asks the far end whether it still lives; 0 turns it off."""
     stop_timeout: SecondsOrZero = 30.0

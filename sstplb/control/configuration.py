@@ -88,6 +88,7 @@ class Configuration:
 
     async def reload(self) -> Review:
         """Put the file in force. Raises ConfigError or ConflictError: nothing has changed then."""
+        engine = self._balancer.prepared.engine
         async with self._turns.take_while_it_stays(), self._telling_manager():
             try:
                 # Reading files and parsing keys takes a while: running calls must not wait.
@@ -113,6 +114,8 @@ class Configuration:
         for lost in review.drift_lost:
             log.warning("drift_dropped", message=f"{lost.path}: was {lost.before}, is {lost.after}")
         text = f"{self.file} is in force; running calls keep what they had"
+        if prepared.engine != engine:
+            text += f"; TLS engine for new ones: {prepared.engine}"
         log.info("reloaded", message=text)
         return review
 

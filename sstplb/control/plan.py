@@ -34,7 +34,7 @@ from sstplb.tls.certificate import (
     warnings,
 )
 from sstplb.tls.native import TICKET_KEYS_BYTES
-from sstplb.tls.openssl import OpenSsl, libraries
+from sstplb.tls.openssl import OpenSsl, libraries, why_extra_is_of_no_use
 from sstplb.tls.policy import ClientPolicy, ServerPolicy
 
 PRIVACY_KEY_MIN = 16
@@ -111,7 +111,7 @@ def prepare(config: schema.Config, ticket_keys: bytes | None = None) -> Prepared
     server_policies: dict[str, ServerPolicy] = {}
     client_policies: dict[str, ClientPolicy] = {}
     passwords: dict[str, str] = {}
-    openssl, engine = _engine(config, problems)
+    openssl, engine = _engine(config, problems, hints)
     for number, listener in enumerate(config.listeners):
         path = f"listeners[{number}]"
         identities = _load_identities(listener, path, problems, hints)
@@ -175,7 +175,9 @@ def _load_discretion(rules: schema.Privacy, made_up: bytes, problems: list[Probl
     return Discretion(rules, key_of(secret))
 
 
-def _engine(config: schema.Config, problems: list[Problem]) -> tuple[OpenSsl | None, str]:
+def _engine(
+    config: schema.Config, problems: list[Problem], hints: list[Problem]
+) -> tuple[OpenSsl | None, str]:
     """Load an OpenSSL, if that is wanted and there is one (else None); and say so in words."""
     wanted = config.tls.engine
     if wanted is schema.Engine.PORTABLE:
@@ -193,6 +195,11 @@ def _engine(config: schema.Config, problems: list[Problem]) -> tuple[OpenSsl | N
             problems.append(Problem(message, path))
         return None, f"portable (pyOpenSSL), for no OpenSSL can be loaded: {error}"
     openssl, ktls = _ktls(found, config, problems)
+    if config.tls.library is None and (why_not := why_extra_is_of_no_use()) is not None:
+        message = (
+            f"{openssl.title} is used, for the one installed with sstplb is of no use: {why_not}"
+        )
+        hints.append(Problem(message, "tls.library"))
     return openssl, f"native ({openssl.title}), {ktls}"
 
 

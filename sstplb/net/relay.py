@@ -44,6 +44,9 @@ PIPES_MAX = 128
 is filled. A pump that gets none copies."""
 BUFFER_BYTES_MIN = 2 * RECEIVE_BYTES
 """With less a TLS leg could not read two records at once, and would not tell of the second."""
+KEPT_MAX = 64
+"""Buffers kept by pumps whose sink is full; with so many out, the next ones are small, so that many
+stalled receivers cost 32 KiB each, not 256."""
 SPARE_MAX = 16
 """Buffers that are kept for the next sink that is full."""
 COPY_BYTES_MAX = 4096
@@ -103,6 +106,7 @@ class Transit:
         self.rounds = Rounds()
         self._watch: Watch | None = None
         self._spare: list[memoryview] = []
+        self._kept = 0
         self._idle: list[tuple[int, int]] = []
         self._lent = 0
         self.resize(buffer_bytes)
@@ -124,12 +128,22 @@ class Transit:
     def keep(self) -> memoryview:
         """Keep the buffer as it is: the next bite goes to another. Return it, for ``done_with``."""
         kept = self.buffer
-        self.buffer = self._spare.pop() if self._spare else memoryview(bytearray(self._size))
+        self._kept += 1
+        if self._spare:
+            self.buffer = self._spare.pop()
+        else:
+            size = self._size if self._kept < KEPT_MAX else BUFFER_BYTES_MIN
+            self.buffer = memoryview(bytearray(size))
         return kept
 
     def done_with(self, buffer: memoryview) -> None:
         """Take back a buffer that was kept."""
-        if len(buffer) == self._size and len(self._spare) < SPARE_MAX:
+        self._kept -= 1
+        if len(buffer) != self._size:
+            return
+        if len(self.buffer) < self._size:
+            self.buffer = buffer
+        elif len(self._spare) < SPARE_MAX:
             self._spare.append(buffer)
 
     def borrow(self) -> tuple[int, int]:

@@ -173,6 +173,16 @@ def libraries(wanted: str | None = None) -> list[OpenSsl]:
     return sorted(found, key=lambda openssl: openssl.release, reverse=True)
 
 
+def why_extra_is_of_no_use() -> str | None:
+    """Say what is wrong with the extra ``openssl``; None: nothing, or it is not installed."""
+    for name in _carried():
+        try:
+            _working(name)
+        except OSError as error:
+            return str(error)
+    return None
+
+
 def _working(name: str) -> OpenSsl:
     openssl = OpenSsl(name)
     openssl.try_out()

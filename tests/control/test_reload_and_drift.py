@@ -67,6 +67,29 @@ def test_a_reload_says_which_drift_it_drops(tmp_path: Path, pki: LabPki, served:
     play(story)
 
 
+def test_a_reload_says_which_tls_engine_new_calls_get(
+    tmp_path: Path, pki: LabPki, served: Issued
+) -> None:
+    async def story() -> None:
+        async with staged(OperatedStage(tmp_path, "offload", pki.root_path, served)) as stage:
+            async with stage.asking() as ask:
+                caller = await stage.opened()
+                await ask.post("/config/reload")
+                stage.engine = "portable"
+                stage.write()
+                await ask.post("/config/reload")
+                events = (await ask.get("/events")).json()["events"]
+                same, other = [e["message"] for e in events if e["event"] == "reloaded"]
+                assert "engine" not in same
+                assert other.endswith(
+                    "TLS engine for new ones: portable (pyOpenSSL), as tls.engine says"
+                )
+                assert await caller.echo(packets(1404))
+                assert await (await stage.opened()).echo(packets(1404))
+
+    play(story)
+
+
 def test_a_file_that_changes_a_standing_wins(tmp_path: Path, pki: LabPki, served: Issued) -> None:
     async def story() -> None:
         async with staged(OperatedStage(tmp_path, "offload", pki.root_path, served)) as stage:

@@ -8,7 +8,16 @@ import pytest
 
 from sstplb.errors import StoppedError
 from sstplb.net.leg import PlainLeg
-from sstplb.net.relay import Flow, IdleTooLongError, Relay, RelayLimits, Seen, Transit
+from sstplb.net.relay import (
+    BUFFER_BYTES_MIN,
+    KEPT_MAX,
+    Flow,
+    IdleTooLongError,
+    Relay,
+    RelayLimits,
+    Seen,
+    Transit,
+)
 from tests.characters import LIMIT_S, play
 
 LIMITS = RelayLimits(idle_timeout_s=5.0, half_closed_timeout_s=2.0)
@@ -62,5 +71,42 @@ def test_what_was_taken_and_not_given_is_left_over(seen: Seen | None) -> None:
         transit.close()
         for sock in (sender, receiver):
             sock.close()
+
+    play(story)
+
+
+def test_many_full_sinks_cost_small_buffers_and_no_byte() -> None:
+    """What each of many stalled receivers costs is bounded; later they get everything."""
+    size, count = 8 * BUFFER_BYTES_MIN, 2 * KEPT_MAX
+    payload, see = STREAM[: 4 * size], look_at_everything
+
+    async def story() -> None:
+        loop, transit = asyncio.get_running_loop(), Transit(size)
+        calls = []
+        for _ in range(count):
+            (sender, source), (sink, receiver) = pair(), pair()
+            legs = PlainLeg(source, loop), PlainLeg(sink, loop)
+            relay = Relay(
+                *legs, Flow(loop.time()), LIMITS, transit, seen_inward=see, seen_outward=see
+            )
+            running = asyncio.create_task(relay.run())
+            sending = asyncio.create_task(loop.sock_sendall(sender, payload))
+            calls.append((sender, receiver, legs, running, sending))
+        await asyncio.sleep(0.3)
+        assert len(transit.buffer) == BUFFER_BYTES_MIN
+        for sender, receiver, legs, running, sending in calls:
+            assert not sending.done(), "its receiver has not read yet"
+            received = bytearray()
+            while len(received) < len(payload):
+                received += await loop.sock_recv(receiver, 1 << 20)
+            assert received == payload
+            await sending
+            sender.close()
+            receiver.close()
+            await running
+            for leg in legs:
+                leg.close()
+        assert len(transit.buffer) == size
+        transit.close()
 
     play(story)

@@ -73,6 +73,22 @@ def test_a_library_that_does_not_fit_is_named(tmp_path: Path) -> None:
         libraries(str(broken))
 
 
+def test_an_extra_that_does_not_load_is_told_of(
+    served: Issued, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not prepare(parse(document(served))).warnings
+    broken = tmp_path / "libssl.so.3"
+    broken.write_bytes(b"not a library")
+    monkeypatch.setattr(openssl, "_carried", lambda: [str(broken)])
+    prepared = prepare(parse(document(served)))
+    assert "native (the system's OpenSSL" in prepared.engine
+    (warning,) = prepared.warnings
+    assert warning.path == "tls.library"
+    assert "the one installed with sstplb is of no use" in warning.message
+    assert str(broken) in warning.message
+    assert not prepare(parse(document(served, library=SYSTEM))).warnings, "nobody misses it"
+
+
 @pytest.mark.parametrize("name", [SYSTEM, "the extra's"])
 def test_one_that_makes_no_context_is_not_used(name: str, tmp_path: Path) -> None:
     """In a process of its own: OpenSSL reads its configuration once."""
