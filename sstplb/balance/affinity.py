@@ -8,6 +8,12 @@ What is remembered is the backend that last *took* a call, never one that was me
 pool says ``remember`` at hand-over. While calls of a client run, its entry does not expire; with
 the end of the last one its time-out begins. Looking an entry up does not prolong it.
 
+A backend that *fails* a client (a refused binding, an opening it lets time out: ``failed``) is not
+remembered any more but avoided: the client's next calls ask it last, until one is handed over or
+the entry times out. Other calls of that client which run well there do not hold it: they stay
+where they are, and to be sent elsewhere costs a client nothing, to be sent back to who refuses it
+costs every call. An office behind one address is one client too.
+
 An operator may *pin* a client to a backend: that outlives calls and time-outs, and is looked up
 first. Pins are bounded by ``entries_max`` too, and nothing evicts one: a pin too many is refused.
 
@@ -53,6 +59,8 @@ class Entry:
     """The name of the backend that took its latest call."""
     calls: int = 0
     """Its calls that run."""
+    is_avoided: bool = False
+    """Whether that backend failed it since: it is asked last then, not first."""
     expires_at: float = 0.0
     """When it is forgotten, once no call runs."""
 
@@ -112,11 +120,16 @@ class AffinityTable:
             self.counters.hits += 1
             return pinned
         entry = self._busy.get(key) or self._idle.get(key)
-        if entry is None:
+        if entry is None or entry.is_avoided:
             self.counters.misses += 1
             return None
         self.counters.hits += 1
         return entry.backend
+
+    def avoided(self, key: bytes) -> str | None:
+        """Return the name of the backend that failed ``key`` last, or None."""
+        entry = self._busy.get(key) or self._idle.get(key)
+        return entry.backend if entry is not None and entry.is_avoided else None
 
     def remember(self, key: bytes, backend: str, now: float) -> Entry:
         """Note a call handed over to ``backend``; its end is said with ``release``."""
@@ -128,9 +141,15 @@ class AffinityTable:
         elif entry.backend != backend:
             self.counters.moved += 1
             entry.backend = backend
+        entry.is_avoided = False
         entry.calls += 1
         self._busy[key] = entry
         return entry
+
+    @staticmethod
+    def failed(entry: Entry, backend: str) -> None:
+        """Note that ``backend`` failed a call; nothing changes if another has been remembered."""
+        entry.is_avoided = entry.is_avoided or entry.backend == backend
 
     def release(self, entry: Entry, now: float) -> None:
         """Note the end of a call that ``remember`` was told of, once for each."""
@@ -166,7 +185,7 @@ class AffinityTable:
         for key, backend in self._pinned.items():
             yield KnownClient(self.show(key), backend, is_pinned=True, expires_in_s=None)
         for entry in (*self._busy.values(), *self._idle.values()):
-            if entry.key not in self._pinned:
+            if entry.key not in self._pinned and not entry.is_avoided:
                 left = None if entry.calls else entry.expires_at - now
                 yield KnownClient(
                     self.show(entry.key), entry.backend, is_pinned=False, expires_in_s=left
@@ -202,9 +221,11 @@ class AffinityTable:
         """
         self._expire(now)
         for entry in self._idle.values():
-            yield entry.key, entry.backend, entry.expires_at - now
+            if not entry.is_avoided:
+                yield entry.key, entry.backend, entry.expires_at - now
         for entry in self._busy.values():
-            yield entry.key, entry.backend, self.config.timeout
+            if not entry.is_avoided:
+                yield entry.key, entry.backend, self.config.timeout
 
     def restore(self, key: bytes, backend: str, expires_at: float) -> None:
         """Remember a client that somebody else remembered; in the order of their time-outs."""

@@ -4,7 +4,9 @@ A call asks for its ``candidates`` once: affinity first, then the strategy's ord
 all others. For each it tries it takes a place (``reserve``), which counts at once: a backend's
 ``calls_max`` cannot be overshot by calls that are still dialing, however many dial together. The
 place is given back when the try fails, or becomes a running call at hand-over. Only then is the
-client remembered, so after a failover affinity knows who really took the call.
+client is remembered, so after a failover affinity knows who really took the call. A backend that
+then fails the call is asked last by that client (``affinity.py``): whatever the strategy, its next
+try goes elsewhere if it can.
 
 Backups are for when no other backend is usable, and affinity does not change that: a client that
 was served by a backup in bad times goes back with everybody else when they are over.
@@ -91,6 +93,11 @@ class Place:
         if self._affinity.config.enabled:
             self._entry = self._affinity.remember(self._key, self.backend.name, now)
 
+    def failed(self) -> None:
+        """Note that the backend failed the running call: its client is not to be led there."""
+        if self._entry is not None:
+            self._affinity.failed(self._entry, self.backend.name)
+
     def release(self, now: float) -> None:
         """Give the place back: the try failed, or the call is over. Again: changes nothing."""
         if self._stage is _Stage.DIALING:
@@ -132,10 +139,11 @@ class Pool:
         key = self.affinity.key(client_host)
         enabled = self.config.affinity.enabled
         remembered = self.affinity.lookup(key, now) if enabled else None
+        avoided = self.affinity.avoided(key) if enabled else None
         regular = [backend for backend in usable if not backend.config.backup]
         backups = [backend for backend in usable if backend.config.backup]
-        ordered = self._ask_first(remembered, self.strategy.order(regular, key))
-        ordered += self._ask_first(remembered, self.strategy.order(backups, key))
+        ordered = self._for_client(remembered, avoided, self.strategy.order(regular, key))
+        ordered += self._for_client(remembered, avoided, self.strategy.order(backups, key))
         by_affinity = bool(ordered) and ordered[0].name == remembered
         competed = tuple(regular or backups) if ordered and not by_affinity else ()
         if competed:
@@ -219,9 +227,11 @@ class Pool:
         return frozenset(backend.name for backend in aside[kept_away:])
 
     @staticmethod
-    def _ask_first(remembered: str | None, backends: list[Backend]) -> list[Backend]:
-        """Move the remembered one to the front; the others keep their order."""
-        return sorted(backends, key=lambda backend: backend.name != remembered)
+    def _for_client(
+        remembered: str | None, avoided: str | None, backends: list[Backend]
+    ) -> list[Backend]:
+        """Move the remembered one to the front, else the avoided one to the end."""
+        return sorted(backends, key=lambda b: (b.name != remembered, b.name == avoided))
 
     def _backend(self, config: schema.Backend, known: Backend | None) -> Backend:
         """Return the backend of ``config``: the one we know, if it is the same server."""

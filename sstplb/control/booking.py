@@ -218,7 +218,9 @@ class Booking:
             self._desk.health_changed(self.backend, flip)
 
     def did_badly(self, reason: str, why: str) -> None:
-        """Tell the backend's health, and whose call it was: the client may have its part in it."""
+        """Tell affinity and the backend's health; the client may have its part in it."""
+        if self._place is not None:
+            self._place.failed()
         if self.backend is not None and self.pool is not None:
             client = self.pool.affinity.key(self.record.client[0])
             if reason == BINDING_REFUSED and self._shown is not None and self._learns:

@@ -147,6 +147,7 @@ class Call:
         watcher.from_client(chunk, now_s())
         if watcher.story.news:
             self.tell()
+        self._weigh(watcher)
         return watcher.looks_at_bytes
 
     def see_outward(self, chunk: memoryview) -> int:
@@ -156,9 +157,19 @@ class Call:
         watcher.from_backend(chunk, now_s())
         if watcher.story.news:
             self.tell()
+        self._weigh(watcher)
+        return watcher.looks_at_bytes
+
+    def _weigh(self, watcher: Watcher) -> None:
+        """Tell what the call says of its backend as soon as it can be said.
+
+        A fault is told before the client gets to know of it, so that its next try, at whichever
+        worker, is not led to the same backend.
+        """
         if watcher.is_proven:
             self.did_well(proven=True)
-        return watcher.looks_at_bytes
+        elif (fault := watcher.fault) is not None and fault.side == "backend":
+            self.did_badly(fault.reason, fault.sentence)
 
     def tell(self) -> None:
         """Have the record tell what the watcher has seen."""

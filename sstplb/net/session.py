@@ -164,8 +164,7 @@ def _watch(call: Call) -> bool:
 def verdict(call: Call) -> tuple[Outcome, str, str]:
     """Say how a call went that was relayed to its end, and tell the backend's health."""
     fault = call.watcher.fault if call.watcher is not None else None
-    if fault is not None and fault.side == "backend":
-        call.did_badly(fault.reason, fault.sentence)
+    if fault is not None and fault.side == "backend":  # its health was told when it was seen
         return Outcome.BACKEND_FAILED, fault.reason, fault.sentence
     if fault is None and call.watcher is not None and call.watcher.was_connected:
         call.did_well()  # a call that ended before that says nothing of its backend

@@ -180,6 +180,44 @@ def test_affinity_follows_the_one_that_really_took_the_call() -> None:
     assert first(subject) == found[1].name
 
 
+@pytest.mark.parametrize("strategy", list(schema.Strategy))
+def test_who_failed_a_client_is_asked_last_by_it(strategy: schema.Strategy) -> None:
+    subject = pool(3, affinity={"enabled": True, "timeout": "60s"}, strategy=strategy)
+    place = call(subject)
+    place.failed()
+    place.release(1.0)
+    found = [subject.candidates("192.0.2.1", 2.0) for _ in range(6)]
+    assert {f.backends[-1].name for f in found} == {place.backend.name}
+    assert not any(f.by_affinity for f in found)
+    assert not list(subject.affinity.remembered(2.0))
+    assert not list(subject.affinity.kept(2.0)), "nobody is to be led there after a restart either"
+    everybody = {first(subject, f"192.0.3.{n}", 2.0) for n in range(99)}
+    assert place.backend.name in everybody, "to others it is a backend like any other"
+    again = call(subject, now=3.0)
+    assert first(subject) == again.backend.name != place.backend.name
+
+
+def test_who_failed_is_forgotten_only_where_it_is_remembered_and_never_unpinned() -> None:
+    subject = pool(2, affinity={"enabled": True})
+    found = subject.candidates("192.0.2.1", 1.0).backends
+    bad = subject.reserve(found[0], "192.0.2.1", 1.0)
+    bad.handed_over(1.0)
+    subject.reserve(found[1], "192.0.2.1", 1.0).handed_over(2.0)
+    bad.failed()
+    assert {first(subject) for _ in range(4)} == {found[1].name}
+    subject.affinity.pin(subject.affinity.key("192.0.2.2"), "b0")
+    place = call(subject, "192.0.2.2")
+    place.failed()
+    assert {first(subject, "192.0.2.2") for _ in range(4)} == {place.backend.name} == {"b0"}
+
+
+def test_who_is_alone_is_asked_again_and_remembered_when_it_does_well() -> None:
+    subject = pool(1, affinity={"enabled": True})
+    call(subject).failed()
+    call(subject)
+    assert subject.candidates("192.0.2.1", 1.0).by_affinity
+
+
 def test_clients_of_one_network_are_one_and_mapped_addresses_are_ipv4() -> None:
     subject = pool(3, affinity={"enabled": True, "prefix_v4": 24})
     name = call(subject, "192.0.2.1").backend.name

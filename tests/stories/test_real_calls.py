@@ -150,6 +150,36 @@ def test_refused_bindings_put_a_backend_aside_but_never_the_last(
     play(story)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("strategy", ["round_robin", "source_hash"])
+def test_a_client_that_is_refused_is_not_led_there_again(
+    strategy: str, workers: int, pki: LabPki, served: Issued, other: Issued
+) -> None:
+    """One server was told a wrong hash; the client comes back before its call is over there."""
+
+    async def story() -> None:
+        lab = Lab("offload", pki, served)
+        lab.stage.workers = workers
+        lab.stage.pool.update(strategy=strategy, affinity={"enabled": True})
+        wrong = replace(lab.servers[1].settings, offload_sha256=other.certificate.sha256)
+        lab.servers[1] = Rras(wrong)
+        async with lab.running():
+            for n in range(1, 9):
+                reports = [await lab.call(source_host=f"127.0.8.{n}") for _ in range(3)]
+                assert [report.ok for report in reports][1:] == [True, True]
+            await lab.stage.ended(24)
+            calls = lab.stage.balancer.ledger.ended
+            refused = {record.client[0] for record in calls if record.outcome != "completed"}
+            assert refused
+            assert {record.backend for record in calls if record.outcome != "completed"} == {
+                "rras2"
+            }
+            table = lab.stage.balancer.plan.checks["rras"].pool.affinity
+            assert {known.backend for known in table.remembered(now_s())} == {"rras1"}
+
+    play(story)
+
+
 @pytest.mark.parametrize("clients", [1, 3])
 def test_one_client_alone_cannot_put_a_backend_aside(
     clients: int, pki: LabPki, served: Issued, other: Issued
