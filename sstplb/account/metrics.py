@@ -147,7 +147,9 @@ class Metric(Enum):
         "backend_standing", "1 for the operator's word: active, draining, off.", *_BACKEND,
         "standing",
     )  # fmt: skip
-    BACKEND_USABLE = _gauge("backend_usable", "1: it can take a call now.", *_BACKEND)
+    BACKEND_USABLE = _gauge(
+        "backend_usable", "1: it can take a call now, of one listener at least.", *_BACKEND
+    )
     BACKEND_UNUSABLE = _gauge(
         "backend_unusable", "1 for the first reason why it cannot.", *_BACKEND, "reason"
     )

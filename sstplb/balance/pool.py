@@ -26,7 +26,7 @@ This module decides; it neither dials nor waits, and how many candidates are tri
 caller's business.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -58,6 +58,16 @@ class Candidates:
     """The names of those that are set aside, and asked all the same."""
     competed: tuple[Backend, ...] = ()
     """Among whom the first one's turn was spent; empty: none was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usability:
+    """Who can take a call at one moment."""
+
+    because: Mapping[str, str | None]
+    """By name, the slug of what keeps new calls away; None: nothing does."""
+    spared: frozenset[str]
+    """The names of those that are set aside, and have to be asked all the same."""
 
 
 class _Stage(Enum):
@@ -135,7 +145,9 @@ class Pool:
         ``objection`` is asked about each usable backend and may keep it out of this call.
         Raises ValueError when ``client_host`` is not an IP address.
         """
-        usable, excluded, spared = self._usable(now, objection)
+        found = self.usability(now, objection)
+        usable = [backend for backend in self.backends if found.because[backend.name] is None]
+        excluded = [(name, slug) for name, slug in found.because.items() if slug is not None]
         key = self.affinity.key(client_host)
         enabled = self.config.affinity.enabled
         remembered = self.affinity.lookup(key, now) if enabled else None
@@ -148,7 +160,7 @@ class Pool:
         competed = tuple(regular or backups) if ordered and not by_affinity else ()
         if competed:
             self.strategy.spend_turn(ordered[0], competed)
-        return Candidates(tuple(ordered), tuple(excluded), by_affinity, spared, competed)
+        return Candidates(tuple(ordered), tuple(excluded), by_affinity, found.spared, competed)
 
     def claim(self, client_host: str, now: float, objection: Objection | None = None) -> Candidates:
         """Return who may answer what may become a call; settle it with ``used`` or ``give_back``.
@@ -173,11 +185,22 @@ class Pool:
 
     def could_serve(self, now: float, objection: Objection | None = None) -> bool:
         """Whether there would be a candidate now; nobody's turn is spent."""
-        return bool(self._usable(now, objection)[0])
+        return None in self.usability(now, objection).because.values()
 
-    def spared(self, now: float, objection: Objection | None = None) -> frozenset[str]:
-        """Return the names of those that are set aside, and have to be asked all the same."""
-        return self._usable(now, objection)[2]
+    def usability(self, now: float, objection: Objection | None = None) -> Usability:
+        """Return what keeps each backend from taking a call: the one answer, for calls and views.
+
+        The slugs of ``Backend.unusable_because``, or that of the objection to one in service.
+        """
+        slugs = {
+            b.name: b.out_of_service_because() or (objection(b) if objection is not None else None)
+            for b in self.backends
+        }
+        in_service = [backend for backend in self.backends if slugs[backend.name] is None]
+        spared = self._spared(in_service, now)
+        for backend in in_service:
+            slugs[backend.name] = backend.unusable_because(now, spared=backend.name in spared)
+        return Usability(slugs, spared)
 
     def reserve(
         self,
@@ -199,22 +222,6 @@ class Pool:
             message = f"{backend.name} can take no call any more: {slug}"
             raise BackendError(message, reason=slug)
         return Place(backend, self.affinity, self.affinity.key(client_host))
-
-    def _usable(
-        self, now: float, objection: Objection | None
-    ) -> tuple[list[Backend], list[tuple[str, str]], frozenset[str]]:
-        """Return who can take a call, why the others cannot, and who of the first is spared."""
-        slugs = {
-            b.name: b.out_of_service_because() or (objection(b) if objection is not None else None)
-            for b in self.backends
-        }
-        in_service = [backend for backend in self.backends if slugs[backend.name] is None]
-        spared = self._spared(in_service, now)
-        for backend in in_service:
-            slugs[backend.name] = backend.unusable_because(now, spared=backend.name in spared)
-        usable = [backend for backend in in_service if slugs[backend.name] is None]
-        excluded = [(name, slug) for name, slug in slugs.items() if slug is not None]
-        return usable, excluded, spared
 
     def _spared(self, in_service: list[Backend], now: float) -> frozenset[str]:
         """Return who of those set aside cannot be done without."""

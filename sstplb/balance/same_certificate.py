@@ -86,10 +86,11 @@ def objection(
     return CertificateMismatchError.reason if choice(mode, backend, shown, ours) is None else None
 
 
-def mismatch_sentence(name: str, theirs: bytes, ours: bytes) -> str:
+def mismatch_sentence(name: str, theirs: bytes, *ours: bytes) -> str:
     """Say what the mismatch is and what to do about it."""
+    shown = " or ".join(sha256.hex() for sha256 in ours)
     return (
         f"{name} expects the certificate with SHA-256 {theirs.hex()}, clients are shown "
-        f"{ours.hex()}: every call would be torn down after authentication; put the same "
+        f"{shown}: every call would be torn down after authentication; put the same "
         "certificate on both"
     )

@@ -32,6 +32,7 @@ from sstplb.control.booking import Booking
 from sstplb.control.checker import Checker
 from sstplb.control.crew import Crew, Here
 from sstplb.control.endings import Endings
+from sstplb.control.mismatch import Mismatches
 from sstplb.control.plan import Plan, Prepared, lay_out
 from sstplb.control.workers import Workers
 from sstplb.errors import (
@@ -77,6 +78,7 @@ class Balancer:
         self._paused = False
         self._bound: dict[Endpoint, socket.socket] = {}
         self.plan: Plan = lay_out(prepared)
+        self._mismatches = Mismatches()
         self._checker = self._new_checker()
         count = prepared.config.workers_count
         self.crew: Crew = Here() if count == 1 else Workers(count, self._crew_changed)
@@ -147,7 +149,8 @@ class Balancer:
     async def reload(self, prepared: Prepared, *, recheck: bool = True) -> None:
         """Swap the configuration. Raises ConfigError, and then nothing has changed.
 
-        ``recheck`` False: only backends that are new are checked at once.
+        ``recheck`` False: only backends that are new, or whose certificate does not fit any more,
+        are checked at once.
         """
         bound = self._bind(prepared.config)
         try:
@@ -196,7 +199,7 @@ class Balancer:
         return list(self.bookings.values())
 
     def _new_checker(self) -> Checker:
-        return Checker(self.plan, self.health_changed, self._has_new_leaf)
+        return Checker(self.plan, self._mismatches, self.health_changed, self._has_new_leaf)
 
     @property
     def ending_takes_s(self) -> float:
@@ -351,8 +354,8 @@ class Balancer:
         if flip is None:
             return
         say = log.info if flip.kind in (FlipKind.UP, FlipKind.BACK) else log.warning
-        pool = self.plan.checks[backend.pool].pool if backend.pool in self.plan.checks else None
-        is_spared = pool is not None and backend.name in pool.spared(now_s())
+        checks = self.plan.checks.get(backend.pool)
+        is_spared = checks is not None and backend.name in checks.usability(now_s()).spared
         but = "; it gets calls all the same: too many others are out" if is_spared else ""
         say(
             f"backend_{flip.kind}",

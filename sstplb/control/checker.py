@@ -4,9 +4,9 @@ One task per backend: probe, report, sleep until the next is due. Checks are sta
 interval and jittered, so that many backends are not asked in one beat. Backends known by a name
 have it resolved by the same task; ``balance/backend.py`` says what a changed answer means.
 
-What a probe learns of a backend's certificate is kept for the same-certificate rule, and told
-once when it does not match what clients are shown. A login to an offloaded backend proves which of
-our certificates it accepts: when the binding to one is refused, the next is tried at once.
+What a probe learns of a backend's certificate is kept for the same-certificate rule; where it does
+not match what clients are shown, ``mismatch.py`` says so. A login to an offloaded backend proves
+which of our certificates it accepts: when the binding to one is refused, the next is tried at once.
 """
 
 import asyncio
@@ -20,8 +20,9 @@ import structlog
 
 from sstplb.balance.backend import Backend, LastCheck
 from sstplb.balance.health import Flip
-from sstplb.balance.same_certificate import choice, mismatch_sentence
-from sstplb.config.schema import CheckMethod, MismatchPolicy, Mode, Standing, Transport
+from sstplb.balance.same_certificate import choice
+from sstplb.config.schema import CheckMethod, Mode, Standing, Transport
+from sstplb.control.mismatch import Mismatches
 from sstplb.control.plan import Plan, PooledChecks
 from sstplb.net.call import now_s
 from sstplb.net.dial import Way
@@ -41,16 +42,23 @@ TRANSCRIPT_CHARS_MAX = 8192
 class Checker:
     """Checks all backends of one plan, until it is stopped."""
 
-    def __init__(self, plan: Plan, on_flip: OnFlip, on_new_leaf: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        mismatches: Mismatches,
+        on_flip: OnFlip,
+        on_new_leaf: Callable[[str], None],
+    ) -> None:
         """``on_new_leaf`` is told of the pool when a backend has another certificate."""
-        self._plan = plan
+        self._plan, self._mismatches = plan, mismatches
         self._on_flip, self._on_new_leaf = on_flip, on_new_leaf
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, *, only_new: bool = False) -> None:
         """Check every backend once, side by side, then go on in the background.
 
-        ``only_new``: without a first check of those that were checked before.
+        ``only_new``: without a first check of those that were checked before, unless their
+        certificate does not fit by what is known: it may have been renewed along with ours.
         """
         everyone = [
             (checks, backend)
@@ -59,8 +67,11 @@ class Checker:
         ]
         async with asyncio.TaskGroup() as first_round:
             for checks, backend in everyone:
-                if not (only_new and backend.health.is_checked):
+                is_known = backend.health.is_checked and not checks.shut_out(backend)
+                if not (only_new and is_known):
                     first_round.create_task(self._check_once(checks, backend), name="first check")
+        for checks, backend in everyone:
+            self._mismatches.look(checks, backend)
         for number, (checks, backend) in enumerate(everyone):
             delay = checks.pool.check.interval * (number + 1) / len(everyone)
             task = asyncio.create_task(
@@ -118,6 +129,7 @@ class Checker:
         self._on_flip(backend, backend.health.report(result.verdict, now_s()))
         if result.leaf_der is not None:
             self._learn_certificate(checks, backend, result.leaf_der)
+        self._mismatches.look(checks, backend)
 
     async def _resolve(self, backend: Backend) -> None:
         """Ask the name server where a backend is; a failure changes nothing."""
@@ -144,13 +156,11 @@ class Checker:
             )
 
     def _learn_certificate(self, checks: PooledChecks, backend: Backend, der: bytes) -> None:
-        """Note the leaf a probe saw; say so when it is news, and when it does not match."""
+        """Note the leaf a probe saw; pass it on when it is news."""
         before, backend.leaf_sha256 = backend.leaf_sha256, leaf_sha256(der)
-        if backend.leaf_sha256 != before:
-            if checks.policy is not None:
-                checks.policy.sessions.clear()  # they were made with the old certificate
-                self._on_new_leaf(backend.pool)
-            _say_mismatch(checks, backend, backend.leaf_sha256)
+        if backend.leaf_sha256 != before and checks.policy is not None:
+            checks.policy.sessions.clear()  # they were made with the old certificate
+            self._on_new_leaf(backend.pool)
 
 
 async def _ask(checks: PooledChecks, backend: Backend) -> Probed:
@@ -205,20 +215,4 @@ def way_to_check(checks: PooledChecks, backend: Backend) -> Way:
         (backend.address, port),
         policy=checks.policy if over_tls else None,
         server_name=route.server_name(config, shown),
-    )
-
-
-def _say_mismatch(checks: PooledChecks, backend: Backend, leaf_sha256: bytes) -> None:
-    """Log it when a backend that is re-encrypted to shows a certificate that no client is shown."""
-    policy, ours = checks.config.tls.same_certificate, [c.sha256 for c in checks.served]
-    if Mode.REENCRYPT not in checks.modes or policy is MismatchPolicy.OFF or leaf_sha256 in ours:
-        return
-    refused = policy is MismatchPolicy.REFUSE
-    used = "it gets no calls" if refused else "calls go there all the same"
-    log.warning(
-        "certificate_mismatch",
-        message=f"{mismatch_sentence(backend.name, leaf_sha256, ours[0])} ({used})",
-        backend=backend.name,
-        expected_sha256=leaf_sha256.hex(),
-        served_sha256=ours[0].hex(),
     )

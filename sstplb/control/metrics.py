@@ -21,6 +21,7 @@ from sstplb import __version__
 from sstplb.account.metrics import SHOWN_FROM_THE_START, Measured, Metric
 from sstplb.balance.backend import Backend
 from sstplb.balance.health import FlipKind
+from sstplb.balance.pool import Usability
 from sstplb.config.judge import call_pools_of
 from sstplb.config.schema import Standing
 from sstplb.control import views
@@ -33,8 +34,11 @@ from sstplb.tls.certificate import Certificate
 
 LIMITS = ("calls_max", "listener_calls_max", "openings_max", "client_calls_max", "client_rate")
 """Slugs of ``balance/admission.py``, counted from 0."""
-UNUSABLE = ("standing_off", "draining", "unresolved", "down", "set_aside", "calls_max")
-"""Slugs of ``balance/backend.py``."""
+UNUSABLE = (
+    "standing_off", "draining", "unresolved", "down", "certificate_mismatch", "set_aside",
+    "calls_max",
+)  # fmt: skip
+"""Slugs of ``Pool.usability``."""
 LEVELS = ("debug", "info", "warning", "error")
 PROC = Path("/proc")
 
@@ -101,9 +105,9 @@ def measure(
     _calls(found, balancer)
     for checks in balancer.plan.checks.values():
         _affinity(found, checks)
-        spared = checks.pool.spared(now_s())
+        usability = checks.usability(now_s())
         for backend in checks.pool.backends:
-            _backend(found, checks, backend, is_spared=backend.name in spared)
+            _backend(found, checks, backend, usability)
     for service in balancer.plan.services.values():
         _certificates(found, balancer, service)
     for shown in balancer.prepared.access.shown:
@@ -218,12 +222,12 @@ def _calls(found: Measured, balancer: Balancer) -> None:
 # --- backends ---------------------------------------------------------------------------------
 
 
-def _backend(found: Measured, checks: PooledChecks, backend: Backend, *, is_spared: bool) -> None:
+def _backend(found: Measured, checks: PooledChecks, backend: Backend, usability: Usability) -> None:
     now, health, where = now_s(), backend.health, (checks.pool.name, backend.name)
-    because = backend.unusable_because(now, spared=is_spared)
+    because = usability.because[backend.name]
     found.put(Metric.BACKEND_UP, health.is_up, *where)
     found.put(Metric.BACKEND_SET_ASIDE, health.is_set_aside(now), *where)
-    found.put(Metric.BACKEND_SPARED, is_spared, *where)
+    found.put(Metric.BACKEND_SPARED, backend.name in usability.spared, *where)
     for standing in Standing:
         found.put(Metric.BACKEND_STANDING, backend.standing is standing, *where, standing)
     found.put(Metric.BACKEND_USABLE, because is None, *where)

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from sstplb.account.privacy import Discretion, key_of
-from sstplb.balance.pool import Pool
-from sstplb.balance.same_certificate import mismatch_sentence
+from sstplb.balance.backend import Backend
+from sstplb.balance.pool import Pool, Usability
+from sstplb.balance.same_certificate import mismatch_sentence, objection
 from sstplb.config import schema
 from sstplb.config.judge import call_pools_of
-from sstplb.config.schema import Ktls, Mode, Transport
+from sstplb.config.schema import Ktls, MismatchPolicy, Mode, Transport
 from sstplb.config.warnings import warnings as config_warnings
 from sstplb.control.admin.access import Access, load_access
 from sstplb.errors import CertificateError, ConfigError, Problem, TlsError
@@ -77,6 +78,9 @@ class PooledChecks:
     """What clients whose calls end up here are shown; empty in passthrough."""
     modes: frozenset[Mode]
     """How calls come here."""
+    shown: Mapping[str, tuple[bytes, ...]]
+    """By listener whose calls come here, the SHA-256 of what its clients may be shown; empty in
+    passthrough."""
 
     @property
     def mode(self) -> Mode:
@@ -87,6 +91,26 @@ class PooledChecks:
     def ours(self) -> tuple[bytes, ...]:
         """The SHA-256 of each certificate in ``served``."""
         return tuple(certificate.sha256 for certificate in self.served)
+
+    def usability(self, now: float) -> Usability:
+        """Return what keeps the calls of every listener from each backend."""
+        return self.pool.usability(now, self._objection)
+
+    def shut_out(self, backend: Backend) -> Mapping[str, tuple[bytes, ...]]:
+        """Return the part of ``shown`` that does not suit a backend, if the rule is kept."""
+        return {
+            name: shown
+            for name, shown in self.shown.items()
+            if objection(self.mode, MismatchPolicy.REFUSE, shown, self.ours, backend) is not None
+        }
+
+    def _objection(self, backend: Backend) -> str | None:
+        """Return why a backend will do for no call, whichever listener it comes from."""
+        policy = self.config.tls.same_certificate
+        found = [
+            objection(self.mode, policy, shown, self.ours, backend) for shown in self.shown.values()
+        ]
+        return found[0] if found and None not in found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +283,7 @@ def _declared_mismatches(
                 told = bytes.fromhex(backend.rras_certificate_sha256 or "")
                 if told and told not in ours:
                     yield Problem(
-                        mismatch_sentence(backend.name, told, ours[0]),
+                        mismatch_sentence(backend.name, told, *ours),
                         f"pools.{name}.backends[{number}].rras_certificate_sha256",
                     )
 
@@ -316,6 +340,7 @@ def _checks(prepared: Prepared, pool: Pool) -> PooledChecks:
     users = [
         listener for listener in prepared.config.listeners if pool.name in call_pools_of(listener)
     ]
+    by_listener = served_sha256(prepared)
     served = {
         shown.certificate.sha256: shown.certificate
         for listener in users
@@ -329,4 +354,5 @@ def _checks(prepared: Prepared, pool: Pool) -> PooledChecks:
         prepared.passwords.get(pool.name, ""),
         tuple(served.values()),
         frozenset(listener.mode for listener in users),
+        MappingProxyType({user.name: by_listener.get(user.name, ()) for user in users}),
     )

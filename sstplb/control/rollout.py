@@ -139,13 +139,12 @@ def _certificate(
 def _backend(
     checks: PooledChecks, backend: Backend, known: Accepted, *, is_its_turn: bool
 ) -> RolledBackend:
-    own, now = _find(checks.served, known), now_s()
-    is_spared = backend.name in checks.pool.spared(now)
+    own = _find(checks.served, known)
     has_arrived = _has_arrived(checks.served, known)
     return RolledBackend(
         backend.name,
         str(backend.standing),
-        backend.unusable_because(now, spared=is_spared) is None,
+        checks.usability(now_s()).because[backend.name] is None,
         _calls(backend),
         None if known.sha256 is None else known.sha256.hex(),
         str(known.source),

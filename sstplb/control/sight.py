@@ -170,7 +170,8 @@ class Sight:
         """Return one backend. Raises UnknownThingError."""
         checks, backend = find_backend(self._balancer, pool, name)
         filed = self._configuration.standings_in_file().get((pool, name))
-        return views.backend_view(checks, backend, filed, self.started_at)
+        usability = checks.usability(now_s())
+        return views.backend_view(checks, backend, usability, filed, self.started_at)
 
     def affinity(self, pool: str, limit: int) -> tuple[int, list[Remembered]]:
         """Return how many clients a pool remembers, and the first of them.

@@ -17,6 +17,7 @@ from sstplb.account.exposition import log_fields
 from sstplb.account.ledger import Way, way_of
 from sstplb.account.record import Record
 from sstplb.balance.backend import Backend
+from sstplb.balance.pool import Usability
 from sstplb.balance.same_certificate import Accepted, accepted
 from sstplb.config.quantities import Endpoint
 from sstplb.config.schema import Standing
@@ -101,8 +102,9 @@ class BackendView:
     failures: dict[str, int]
     """Calls and tries that failed on its side, by reason."""
     usable: bool
+    """Whether it can take a call, of one listener at least."""
     unusable_because: str | None
-    """standing_off, draining, unresolved, down, set_aside or calls_max."""
+    """standing_off, draining, unresolved, down, certificate_mismatch, set_aside or calls_max."""
     since_at: float
     """When its health last changed."""
     health_reason: str
@@ -239,10 +241,11 @@ class CapturesView:
 
 def in_brief(balancer: Balancer) -> str:
     """Return how it goes, in one line."""
-    backends = [b for checks in balancer.plan.checks.values() for b in checks.pool.backends]
-    up = sum(backend.health.is_up for backend in backends)
+    now, pools = now_s(), balancer.plan.checks.values()
+    because = [slug for checks in pools for slug in checks.usability(now).because.values()]
     listeners, calls = len(balancer.listeners), len(balancer.bookings)
-    return f"{listeners} listeners, {calls} calls, {up} of {len(backends)} backends up"
+    usable = because.count(None)
+    return f"{listeners} listeners, {calls} calls, {usable} of {len(because)} backends usable"
 
 
 class Volumes:
@@ -324,7 +327,7 @@ def pool_view(
     checks: PooledChecks, standings_in_file: Mapping[tuple[str, str], str], started_at: float
 ) -> PoolView:
     """Show a pool; ``standings_in_file`` by pool and backend."""
-    pool = checks.pool
+    pool, usability = checks.pool, checks.usability(now_s())
     return PoolView(
         pool.name,
         str(pool.config.strategy),
@@ -333,7 +336,11 @@ def pool_view(
         str(pool.check.method),
         tuple(
             backend_view(
-                checks, backend, standings_in_file.get((pool.name, backend.name)), started_at
+                checks,
+                backend,
+                usability,
+                standings_in_file.get((pool.name, backend.name)),
+                started_at,
             )
             for backend in pool.backends
         ),
@@ -341,12 +348,16 @@ def pool_view(
 
 
 def backend_view(
-    checks: PooledChecks, backend: Backend, standing_in_file: str | None, started_at: float
+    checks: PooledChecks,
+    backend: Backend,
+    usability: Usability,
+    standing_in_file: str | None,
+    started_at: float,
 ) -> BackendView:
-    """Show a backend."""
+    """Show a backend; ``usability`` of its pool."""
     now, health = now_s(), backend.health
-    is_aside, is_spared = health.is_set_aside(now), backend.name in checks.pool.spared(now)
-    because = backend.unusable_because(now, spared=is_spared)
+    is_aside, is_spared = health.is_set_aside(now), backend.name in usability.spared
+    because = usability.because[backend.name]
     known, is_same = same_certificate(checks, backend)
     check = backend.last_check
     return BackendView(

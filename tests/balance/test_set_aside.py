@@ -46,7 +46,9 @@ def test_the_floor(count: int, percent: int, kept_away: int) -> None:
         fail(backend, 1.0 + number / 100)
     late = [f"b{n}" for n in range(count)][count - kept_away :]
     assert asked(subject, 2.0) == {b.name for b in subject.backends} - set(late)
-    assert subject.spared(2.0) == asked(subject, 2.0), "those set aside first come back first"
+    assert subject.usability(2.0).spared == asked(subject, 2.0), (
+        "those set aside first come back first"
+    )
 
 
 def test_the_others_going_down_brings_back_who_was_set_aside() -> None:

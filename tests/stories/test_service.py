@@ -42,7 +42,7 @@ def test_the_manager_follows_start_reload_upgrade_and_stop(
         stage.environment["WATCHDOG_USEC"] = "1000000"
         async with running(stage):
             await stage.hears("READY=1")
-            await stage.hears("STATUS=1 listeners, 0 calls, 3 of 3 backends up")
+            await stage.hears("STATUS=1 listeners, 0 calls, 3 of 3 backends usable")
             await stage.hears("WATCHDOG=1")
             os.kill(stage.processes[0], signal.SIGHUP)
             await stage.hears("RELOADING=1")

@@ -154,9 +154,12 @@ def calls_of(shown: Shown) -> str:
 def why(shown: Shown, now_at: float) -> str:
     """Return why a backend gets no calls, or none that can work; empty while all is well."""
     because = shown["unusable_because"]
+    other = "it has another certificate than clients are shown"
     if because is None:
         is_other = shown["same_certificate"] is False
-        return "it has another certificate than clients are shown" if is_other else ""
+        return f"{other}; calls go there all the same" if is_other else ""
+    if because == "certificate_mismatch":
+        return other
     since = f", for {ago(now_at - shown['since_at'])}" if because == "down" else ""
     reason = shown["health_reason"] if because in ("down", "set_aside") else ""
     word = because.replace("_", " ")

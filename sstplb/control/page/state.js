@@ -9,6 +9,7 @@ export function statusOf(backend) {
   if (backend.standing === "draining") return { word: isDown ? "draining, down" : "draining", tone: "care" };
   if (backend.unusable_because === "unresolved") return { word: "no address", tone: "bad" };
   if (isDown) return { word: "down", tone: "bad" };
+  if (backend.unusable_because === "certificate_mismatch") return { word: "mismatch", tone: "bad" };
   if (backend.set_aside) return { word: backend.spared ? "spared" : "set aside", tone: "care" };
   if (backend.unusable_because === "calls_max") return { word: "full", tone: "care" };
   return { word: "up", tone: "good" };
@@ -29,6 +30,8 @@ export function reasonOf(backend, now) {
       return "the name server gives no address for its name";
     case "calls_max":
       return `all ${backend.calls_max} places are taken`;
+    case "certificate_mismatch":
+      return "it has another certificate than clients are shown";
     case "down":
       return backend.health_reason;
     case "set_aside":
@@ -74,7 +77,7 @@ export function concerns(overview, driftCount) {
     for (const backend of pool.backends) {
       const target = `backend-${pool.name}-${backend.name}`;
       const { word, tone } = statusOf(backend);
-      if (tone === "bad") {
+      if (tone === "bad" && backend.unusable_because !== "certificate_mismatch") {
         const since = `${backend.name} has been ${word} for ${span(now - backend.since_at)}`;
         say(tone, `${since}: ${reasonOf(backend, now)}`, target);
       } else if (backend.standing === "draining") {

@@ -11,7 +11,10 @@ def test_why_a_backend_gets_no_calls_is_said() -> None:
     assert tables.why(down, 100.0) == "down, for 1 min: HTTP 503"
     assert tables.why({**shown, "unusable_because": "standing_off"}, 1.0) == "standing off"
     other = {**shown, "same_certificate": False}
-    assert tables.why(other, 1.0) == "it has another certificate than clients are shown"
+    text = "it has another certificate than clients are shown"
+    assert tables.why(other, 1.0) == f"{text}; calls go there all the same"
+    refused = {**other, "unusable_because": "certificate_mismatch"}
+    assert tables.why(refused, 1.0) == text
 
 
 def test_the_cost_of_each_mode_is_told_where_there_are_several() -> None:
