@@ -130,6 +130,65 @@ def test_certs_are_made_and_renewed(tmp_path: Path) -> None:
     assert "a.test" in sstplb("certs", "list", tmp_path / "c").stdout
 
 
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("there", ["vpn.key", "vpn.pem"])
+def test_a_real_pair_is_never_replaced_unasked(tmp_path: Path, served: Issued, there: str) -> None:
+    (tmp_path / there).write_bytes(served.key.read_bytes())
+    before = _contents(tmp_path)
+    refused = sstplb("certs", "create", tmp_path, "--for", "a.test")
+    assert refused.returncode == 2
+    assert all(word in refused.stderr for word in (there, "certs renew", "--force"))
+    assert _contents(tmp_path) == before, "not even a root is made"
+    forced = sstplb("certs", "create", tmp_path, "--for", "a.test", "--force")
+    assert forced.returncode == 0, forced.stderr
+    assert _contents(tmp_path)[there] != before[there]
+
+
+@pytest.mark.parametrize("is_lab", [False, True])
+def test_what_another_ca_issued_is_not_renewed_by_the_lab(
+    tmp_path: Path, served: Issued, is_lab: bool
+) -> None:
+    if is_lab:
+        assert sstplb("certs", "create", tmp_path, "--name", "other").returncode == 0
+    (tmp_path / "vpn.pem").write_bytes(served.chain.read_bytes())
+    (tmp_path / "vpn.key").write_bytes(served.key.read_bytes())
+    before = _contents(tmp_path)
+    refused = sstplb("certs", "renew", tmp_path)
+    assert refused.returncode == 3
+    assert "is not from the lab root" in refused.stderr
+    assert _contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("create", "new", "--days", "9999999"), 2, "3650"),
+        (("create", "new", "--for", "bad name!"), 3, "expected a DNS name"),
+        (("create", "new", "--for", "*"), 3, "expected a DNS name"),
+        (("list", "new"), 2, "there is no directory new"),
+    ],
+)
+def test_certs_that_make_no_sense_leave_nothing_behind(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    first, folder, *rest = arguments
+    done = sstplb("certs", first, tmp_path / folder, *rest)
+    assert done.returncode == code
+    assert words.replace("new", str(tmp_path / "new")) in " ".join(done.stderr.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_root_key_without_its_certificate_is_not_replaced(tmp_path: Path, served: Issued) -> None:
+    (tmp_path / "root.key").write_bytes(served.key.read_bytes())
+    done = sstplb("certs", "create", tmp_path)
+    assert done.returncode == 3
+    assert "root.pem is missing" in done.stderr
+    assert (tmp_path / "root.key").read_bytes() == served.key.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

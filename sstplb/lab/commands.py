@@ -23,11 +23,11 @@ from sstplb.config.quantities import Endpoint, parse_endpoint
 from sstplb.config.schema import Check, CheckMethod, CheckPreset, PoolTls, Secret, Transport, Verify
 from sstplb.control.ctl import group, rolling
 from sstplb.control.run import ExitCode
-from sstplb.errors import AskError, ConfigError
+from sstplb.errors import AskError, CertificateError, ConfigError
 from sstplb.lab import demo as lab_demo
 from sstplb.lab.caller import CallPlan, CallReport, place_call, place_calls
 from sstplb.lab.lessons.commands import app as lesson_app
-from sstplb.lab.pki import KeyKind, LabPki
+from sstplb.lab.pki import ROOT_DAYS, SERVER_DAYS, KeyKind, LabPki
 from sstplb.lab.rras import Fault, Rras, RrasSettings
 from sstplb.net.dial import Way
 from sstplb.net.probe import Probed
@@ -61,7 +61,9 @@ Listen = Annotated[
 ]
 Directory = Annotated[Path, typer.Argument(help="Where they are kept.", metavar="DIR")]
 CertName = Annotated[str, typer.Option(help="File name without ending.")]
-Days = Annotated[int, typer.Option(help="How long it is valid.", min=1)]
+Days = Annotated[
+    int, typer.Option(help="How long it is valid: at most as a root.", min=1, max=ROOT_DAYS)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Speak plain HTTP, as to an offloaded RRAS.")]
 CaFile = Annotated[
@@ -371,13 +373,26 @@ def create(
         list[str] | None, typer.Option("--for", help="DNS name or address; may be repeated.")
     ] = None,
     key: Annotated[KeyKind, typer.Option(help="Kind of key.")] = KeyKind.RSA,
-    days: Days = 397,
+    days: Days = SERVER_DAYS,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite a certificate and key that are there.")
+    ] = False,
 ) -> None:
-    """Make a lab root (once) and a server certificate from it. Keys are written 0600."""
-    issued = LabPki(directory).issue(
-        name, tuple(names or ("vpn.example.test", "127.0.0.1")), key, days=days
-    )
-    out.print(f"root         {directory / 'root.pem'}  (clients and sstplb trust this)")
+    """Make a lab root (once) and a server certificate from it. Keys are written 0600.
+
+    Exit codes: 0 made; 2 the command line makes no sense, or a file is there already: nothing is
+    written.
+    """
+    pki = LabPki(directory)
+    files = pki.files_of(name)
+    there = [str(path) for path in (files.chain, files.key) if path.exists()]
+    if there and not force:
+        _usage(
+            f"already there: {' and '.join(there)}. A certificate of this lab is issued anew with "
+            "sstplb certs renew; --name takes another name; --force overwrites, key and all"
+        )
+    issued = pki.issue(name, tuple(names or ("vpn.example.test", "127.0.0.1")), key, days=days)
+    out.print(f"root         {pki.root_path}  (clients and sstplb trust this)")
     out.print(f"certificate  {issued.chain}\nkey          {issued.key}")
     out.print(f"SHA-256      {issued.certificate.sha256.hex()}")
 
@@ -389,12 +404,18 @@ def renew(
     same_key: Annotated[
         bool, typer.Option(help="Keep the key; the hash changes all the same.")
     ] = False,
-    days: Days = 397,
+    days: Days = SERVER_DAYS,
 ) -> None:
     """Issue a certificate anew, for the same names: every RRAS that pins its hash must be told."""
-    old = load_certificate(directory / f"{name}.pem")
+    pki = LabPki(directory)
+    old = load_certificate(pki.files_of(name).chain)
+    if not pki.has_issued(old):
+        raise CertificateError(
+            f"{old.path} is not from the lab root of {directory}, so it cannot be renewed here: "
+            "its CA issues the new one (docs/certificates.md)"
+        )
     kind = KeyKind.RSA if old.key_type.startswith("RSA") else KeyKind.P256
-    issued = LabPki(directory).issue(name, old.names, kind, days=days, same_key=same_key)
+    issued = pki.issue(name, old.names, kind, days=days, same_key=same_key)
     out.print(f"was {old.sha256.hex()}\nnow {issued.certificate.sha256.hex()}")
 
 
@@ -402,9 +423,11 @@ def renew(
 def list_certs(
     directory: Directory = Path("certs"),
 ) -> None:
-    """List what the lab root has issued."""
+    """List the certificates that lie there with their keys."""
+    if not directory.is_dir():
+        _usage(f"there is no directory {directory}: sstplb certs create {directory} makes one")
     table = Table("file", "names", "key", "days left", "SHA-256")
-    for issued in LabPki(directory).issued() if directory.exists() else ():
+    for issued in LabPki(directory).issued():
         certificate = issued.certificate
         table.add_row(
             issued.chain.name, ", ".join(certificate.names), certificate.key_type,

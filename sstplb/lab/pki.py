@@ -5,9 +5,11 @@ written 0600, files are replaced atomically, and nothing here belongs into a rep
 """
 
 import os
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -18,14 +20,26 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sstplb.config.schema import CertificateFiles
 from sstplb.errors import CertificateError
-from sstplb.tls.certificate import Certificate, PrivateKey, load_certificate, load_identity, now_utc
+from sstplb.tls.certificate import (
+    Certificate,
+    Identity,
+    PrivateKey,
+    load_certificate,
+    load_identity,
+    now_utc,
+    signed,
+)
 
 ROOT_DAYS = 3650
+DNS_NAME_MAX = 253
 SERVER_DAYS = 397
 """The longest a public CA issues today; what renewals are about."""
 _BACKDATED = timedelta(minutes=5)
 """Lab clocks differ a little."""
 _ROOT = "root"
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_DNS_NAME = re.compile(rf"(?:\*\.{_LABEL}\.)?{_LABEL}(?:\.{_LABEL})*")
+"""A wildcard is one whole left label (RFC 9525 6.3), above two or more."""
 _CA_USAGE = x509.KeyUsage(
     key_cert_sign=True, crl_sign=True, digital_signature=False, content_commitment=False,
     key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
@@ -66,18 +80,48 @@ class Issued:
 
 
 class LabPki:
-    """A directory with a root CA and what it has issued."""
+    """A directory with a root CA and what it has issued. Nothing is written before it is needed."""
 
     def __init__(self, directory: Path) -> None:
-        """Open the lab PKI in ``directory``, making its root if there is none."""
+        """Name the directory; the root is made when it is first asked for."""
         self.directory = directory
-        self.root_path = directory / f"{_ROOT}.pem"
-        self._root_key_path = directory / f"{_ROOT}.key"
-        if not self.root_path.exists():
+        self._root_files = Issued(directory / f"{_ROOT}.pem", directory / f"{_ROOT}.key")
+
+    @property
+    def root_path(self) -> Path:
+        """The root's certificate, for clients to trust. Raises CertificateError."""
+        assert self._root is not None
+        return self._root_files.chain
+
+    @cached_property
+    def _root(self) -> Identity:
+        """The root, made if there is none. Raises CertificateError."""
+        files = self._root_files
+        if not files.chain.exists():
+            if files.key.exists():
+                raise CertificateError(
+                    f"{files.chain} is missing, and {files.key} is there: bring the certificate "
+                    "back, or move the key away for a new root"
+                )
             self._make_root()
-        identity = load_identity(CertificateFiles(chain=self.root_path, key=self._root_key_path))
-        self._root = identity.certificate.leaf
-        self._root_key = identity.key
+        return load_identity(files.files)
+
+    def files_of(self, name: str) -> Issued:
+        """Return where the certificate ``name`` is, or would be.
+
+        Raises CertificateError for a file name that would not stay beside the root.
+        """
+        if not name or name == _ROOT or name != Path(name).name:
+            raise CertificateError(
+                f"expected a file name without directory, other than {_ROOT!r}, got {name!r}"
+            )
+        return Issued(self.directory / f"{name}.pem", self.directory / f"{name}.key")
+
+    def has_issued(self, certificate: Certificate) -> bool:
+        """Whether this root, if there is one, has signed it."""
+        return self._root_files.chain.exists() and signed(
+            certificate.leaf, by=self._root.certificate.leaf
+        )
 
     def issue(
         self,
@@ -92,31 +136,29 @@ class LabPki:
     ) -> Issued:
         """Issue a server certificate ``name.pem`` and ``name.key`` for DNS names or addresses.
 
-        ``not_after`` in the past makes an expired one; ``same_key`` renews with the key that is
-        there. The chain file holds the leaf only: clients of the lab trust the root itself.
-        Raises CertificateError for a file name that would not stay beside the root.
+        What is there under that name is replaced. ``not_after`` in the past makes an expired one;
+        ``same_key`` renews with the key that is there. The chain file holds the leaf only: clients
+        of the lab trust the root itself. Raises CertificateError, before anything is written.
         """
-        if not name or name == _ROOT or name != Path(name).name:
-            raise CertificateError(
-                f"expected a file name without directory, other than {_ROOT!r}, got {name!r}"
-            )
-        issued = Issued(self.directory / f"{name}.pem", self.directory / f"{name}.key")
+        issued = self.files_of(name)
+        sans = [_san(one) for one in names]
+        root = self._root
         key = self._key_of(issued) if same_key else kind.generate()
         end = not_after or now_utc() + timedelta(days=days)
         start = min(now_utc(), end - timedelta(days=1)) - _BACKDATED
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         usages = [ExtendedKeyUsageOID.SERVER_AUTH]
-        authority = self._root_key.public_key()
-        signer = key if self_signed else self._root_key
+        authority = root.key.public_key()
+        signer = key if self_signed else root.key
         certificate = (
             x509.CertificateBuilder()
             .subject_name(subject)
-            .issuer_name(subject if self_signed else self._root.subject)
+            .issuer_name(subject if self_signed else root.certificate.leaf.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(start)
             .not_valid_after(end)
-            .add_extension(x509.SubjectAlternativeName([_san(n) for n in names]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(sans), critical=False)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(
@@ -136,7 +178,7 @@ class LabPki:
 
     def issued(self) -> list[Issued]:
         """Return what has been issued, by name."""
-        paths = sorted(p for p in self.directory.glob("*.pem") if p != self.root_path)
+        paths = sorted(p for p in self.directory.glob("*.pem") if p != self._root_files.chain)
         return [Issued(p, p.with_suffix(".key")) for p in paths if p.with_suffix(".key").exists()]
 
     def _key_of(self, issued: Issued) -> PrivateKey:
@@ -162,15 +204,20 @@ class LabPki:
             )
             .sign(key, hashes.SHA256())
         )
-        _write(self._root_key_path, _key_pem(key), secret=True)
-        _write(self.root_path, certificate.public_bytes(serialization.Encoding.PEM))
+        _write(self._root_files.key, _key_pem(key), secret=True)
+        _write(self._root_files.chain, certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _san(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ip_address(name))
     except ValueError:
-        return x509.DNSName(name)
+        if len(name) <= DNS_NAME_MAX and _DNS_NAME.fullmatch(name):
+            return x509.DNSName(name)
+    raise CertificateError(
+        "expected a DNS name such as vpn.example.test, a wildcard such as *.example.test, or an "
+        f"IP address, got {name!r}"
+    )
 
 
 def _key_pem(key: PrivateKey) -> bytes:

@@ -266,7 +266,7 @@ def _chain_warnings(certificate: Certificate, now: datetime) -> list[str]:
                 f"expected {lower.issuer.rfc4514_string()}, got {upper.subject.rfc4514_string()}"
             )
             break
-        if not _signed(lower, by=upper):
+        if not signed(lower, by=upper):
             found.append(
                 f"comes with another {upper.subject.rfc4514_string()} than the one that signed "
                 f"{lower.subject.rfc4514_string()}: was the CA renewed?"
@@ -275,7 +275,8 @@ def _chain_warnings(certificate: Certificate, now: datetime) -> list[str]:
     return found
 
 
-def _signed(lower: x509.Certificate, *, by: x509.Certificate) -> bool:
+def signed(lower: x509.Certificate, *, by: x509.Certificate) -> bool:
+    """Whether a certificate carries the signature of another one."""
     try:
         lower.verify_directly_issued_by(by)
     except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
