@@ -16,15 +16,17 @@ from rich.console import Console
 
 from sstplb import __version__
 from sstplb.config import describe, loader
+from sstplb.config.reading import in_words, read_file
 from sstplb.control import explaining
 from sstplb.control import run as control
 from sstplb.control.ctl import capturing
 from sstplb.control.ctl import commands as ctl
+from sstplb.control.files import replace_file
 from sstplb.control.first import commands as first
 from sstplb.control.plan import all_warnings
 from sstplb.control.run import ExitCode
 from sstplb.control.top import commands as top
-from sstplb.errors import ConfigError, SstplbError
+from sstplb.errors import ConfigError, Problem, SstplbError
 from sstplb.lab import commands
 from sstplb.tls.certificate import days_left, load_certificate, now_utc, warnings
 
@@ -40,7 +42,9 @@ app = typer.Typer(
 )
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
-Conf = Annotated[Path, typer.Argument(help="The configuration file (YAML).", metavar="CONF")]
+Conf = Annotated[
+    Path, typer.Argument(help="The configuration file (YAML).", metavar="CONF", readable=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
@@ -56,8 +60,24 @@ def main() -> None:
         err.print(f"error: {error}", markup=False, style="red", soft_wrap=True)
         sys.exit(ExitCode.CONFIG)
     except OSError as error:
-        err.print(f"error: {error.strerror or error}", markup=False, style="red", soft_wrap=True)
-        sys.exit(ExitCode.FAILED)
+        err.print(f"error: {in_words(error)}", markup=False, style="red", soft_wrap=True)
+        sys.exit(ExitCode.FAILED if error.filename is None else ExitCode.CONFIG)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Take what may stand before a command."""
 
 
 @app.command()
@@ -113,7 +133,8 @@ def check(
 @app.command()
 def fingerprint(
     cert: Annotated[
-        Path, typer.Argument(help="A certificate: PEM (chain) or DER.", metavar="CERT")
+        Path,
+        typer.Argument(help="A certificate: PEM (chain) or DER.", metavar="CERT", readable=False),
     ],
     as_json: Json = False,
 ) -> None:
@@ -166,13 +187,18 @@ def show_schema(
     ] = False,
     reference: Annotated[
         Path | None,
-        typer.Option(help="Rewrite the reference in this page instead.", metavar="PAGE"),
+        typer.Option(
+            help="Rewrite the reference in this page instead.", metavar="PAGE", readable=False
+        ),
     ] = None,
 ) -> None:
     """Print the JSON Schema of the configuration, for editors."""
     if reference is not None:
-        page = reference.read_text(encoding="utf-8")
-        reference.write_text(describe.with_reference(page), encoding="utf-8")
+        try:
+            page = read_file(reference).decode()
+        except UnicodeDecodeError as error:
+            raise ConfigError([Problem("is no page: not UTF-8", file=str(reference))]) from error
+        replace_file(reference, describe.with_reference(page))
     elif full_yaml:
         print(describe.full_yaml(), end="")  # noqa: T201 - rich would wrap long lines
     else:

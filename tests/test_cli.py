@@ -11,10 +11,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from sstplb.cli import app
+from sstplb.errors import ConfigError
 from sstplb.lab.pki import Issued, LabPki
 from sstplb.tls.openssl import libraries
 from tests.characters import FakeBackend
@@ -56,7 +60,7 @@ def test_help_names_every_command() -> None:
     said = sstplb("--help").stdout
     commands = "run check fingerprint probe call rras certs schema version demo"
     assert all(name in said for name in commands.split())
-    assert sstplb("version").stdout.strip() == "0.1.0"
+    assert sstplb("version").stdout == sstplb("--version").stdout == "0.1.0\n"
 
 
 def test_check_prints_the_effective_configuration_and_warns(tmp_path: Path, served: Issued) -> None:
@@ -166,8 +170,8 @@ def test_what_another_ca_issued_is_not_renewed_by_the_lab(
     ("arguments", "code", "words"),
     [
         (("create", "new", "--days", "9999999"), 2, "3650"),
-        (("create", "new", "--for", "bad name!"), 3, "expected a DNS name"),
-        (("create", "new", "--for", "*"), 3, "expected a DNS name"),
+        (("create", "new", "--for", "bad name!"), 2, "expected a DNS name"),
+        (("create", "new", "--for", "*"), 2, "expected a DNS name"),
         (("list", "new"), 2, "there is no directory new"),
     ],
 )
@@ -192,7 +196,8 @@ def test_a_root_key_without_its_certificate_is_not_replaced(tmp_path: Path, serv
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("probe", "127.0.0.1:bad"), "expected an address"),
+        (("probe", "127.0.0.1:bad"), "Invalid value for 'HOST:PORT': expected an address"),
+        (("call", "127.0.0.1:0"), "expected a port from 1 to 65535"),
         (("call", "127.0.0.1:1", "--data", "5x"), "expected a size"),
         (("rras",), "give --https or --http"),
         (("rras", "--http", "127.0.0.1:0", "--account", "x"), "user:password"),
@@ -304,3 +309,72 @@ def test_the_demonstration_shows_what_it_says() -> None:
     assert {mode: seen["ok"] for mode, seen in facts["modes"].items()} == {
         "passthrough": 30, "offload": 30, "reencrypt": 30,
     }  # fmt: skip
+
+
+def _path_parameters(group: typer.Typer, words: str) -> Iterator[tuple[str, Any]]:
+    for command in group.registered_commands:
+        assert command.callback is not None
+        yield from _of_callback(command.callback, words)
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        if (callback := inner.typer_instance.registered_callback) is not None:
+            assert callback.callback is not None
+            yield from _of_callback(callback.callback, words)
+        yield from _path_parameters(inner.typer_instance, f"{words} {inner.name or ''}")
+
+
+def _of_callback(callback: Any, words: str) -> Iterator[tuple[str, Any]]:
+    for name, hint in get_type_hints(callback, include_extras=True).items():
+        kind, *info = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        if "Path" in str(kind) and info:
+            yield f"{words} {callback.__name__} {name}", info[0]
+
+
+def test_a_file_without_permission_is_for_us_to_explain_not_a_usage_error() -> None:
+    found = dict(_path_parameters(app, "sstplb"))
+    assert len(found) > 25
+    assert [name for name, info in found.items() if info.readable] == []
+
+
+def test_an_unreadable_configuration_is_exit_code_3(tmp_path: Path) -> None:
+    conf = tmp_path / "a.yaml"
+    conf.write_text("listeners: []")
+    conf.chmod(0)
+    with unprivileged():
+        done = CliRunner().invoke(app, ["check", str(conf)])
+    assert isinstance(done.exception, ConfigError)
+    assert "cannot be read: Permission denied" in str(done.exception)
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if was_root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("schema", "--reference", "odd"), 3, "error: odd: is no page: not UTF-8"),
+        (("schema", "--reference", "gone.md"), 3, "error: gone.md: no such file"),
+        (("explain", "4", "--log", "gone"), 3, "error: gone: no such file"),
+        (("explain", "4", "--log", "."), 3, "error: .: is a directory"),
+        (("certs", "create", "odd"), 3, "error: odd: is there already, and no directory"),
+        (("certs", "create", "odd/x"), 3, "error: odd/x: not a directory"),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_named(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    (tmp_path / "odd").write_bytes(b"\xff\xfe")
+    done = subprocess.run(
+        [sys.executable, "-m", "sstplb", *arguments],
+        cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert (done.returncode, words in done.stderr) == (code, True), done.stderr

@@ -73,7 +73,8 @@ def read(text: str, file: str) -> Document:
     Raises ConfigError, with the line, when nothing can be read on.
     """
     if len(text.encode(errors="replace")) > DOCUMENT_BYTES_MAX:
-        raise ConfigError([too_large(file)])
+        message = f"expected at most {DOCUMENT_BYTES_MAX >> 20} MiB"
+        raise ConfigError([Problem(message, file=file)])
     document = Document(file, None)
     try:
         _fill(document, text)
@@ -90,11 +91,6 @@ def read(text: str, file: str) -> Document:
     except RecursionError as error:
         raise ConfigError([Problem("is nested too deeply, or in itself", file=file)]) from error
     return document
-
-
-def too_large(file: str) -> Problem:
-    """Return the problem of a file larger than a configuration can be."""
-    return Problem(f"expected at most {DOCUMENT_BYTES_MAX >> 20} MiB", file=file)
 
 
 def show(path: Path) -> str:

@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 from sstplb.config import describe, document, wording
 from sstplb.config.document import Document
 from sstplb.config.judge import judge, pools_of, transport_of, with_port
+from sstplb.config.reading import read_file
 from sstplb.config.schema import (
     Admin,
     CertificateFiles,
@@ -41,17 +42,18 @@ ROUNDS_MAX = 8
 
 def load(path: Path) -> Config:
     """Read a configuration file. Raises ConfigError with every problem."""
+    return parse(read_text(path), file=str(path), base=path.resolve().parent)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file that is a configuration. Raises ConfigError."""
     try:
-        with path.open("rb") as file:
-            data = file.read(document.DOCUMENT_BYTES_MAX + 1)
-        if len(data) > document.DOCUMENT_BYTES_MAX:
-            raise ConfigError([document.too_large(str(path))])
-        text = data.decode("utf-8")
+        return read_file(path, document.DOCUMENT_BYTES_MAX).decode("utf-8")
     except OSError as error:
-        raise ConfigError([Problem(f"cannot be read: {error.strerror}", file=str(path))]) from error
+        message = f"cannot be read: {error.strerror}"
+        raise ConfigError([Problem(message, file=str(path))]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([Problem(f"is not UTF-8: {error.reason}", file=str(path))]) from error
-    return parse(text, file=str(path), base=path.resolve().parent)
 
 
 def parse(text: str, *, file: str = "configuration", base: Path | None = None) -> Config:

@@ -127,7 +127,7 @@ def parse_endpoint(value: object) -> Endpoint:
         raise ValueError(f"expected an address such as 10.0.0.11:443, got {value!r}{hint}")
     port = None if match["port"] is None else int(match["port"])
     if port is not None and port > 65535:
-        raise ValueError(f"expected a port from 0 to 65535, got {port}")
+        raise ValueError(f"expected a port of at most 65535, got {port}")
     host = match["host"]
     ascii_name(host)
     try:
@@ -138,6 +138,14 @@ def parse_endpoint(value: object) -> Endpoint:
     except ValueError as error:
         raise ValueError(f"expected an IP address, got {value!r}: {error}") from None
     return Endpoint(host, port)
+
+
+def parse_target(value: object) -> Endpoint:
+    """Turn an address into an Endpoint that can be connected to. Raises ValueError."""
+    endpoint = parse_endpoint(value)
+    if endpoint.port == 0:
+        raise ValueError("expected a port from 1 to 65535, got 0")
+    return endpoint
 
 
 class SyslogServer(NamedTuple):

@@ -137,9 +137,7 @@ def from_log(path: Path, wanted: str) -> Known | None:
             if said == value or (by_id and canonical(str(said)) == value):
                 found = line
     if not is_log:
-        raise BadRequestError(
-            f"{path}: expected a log in JSON (log.format: json), one event a line"
-        )
+        raise _no_log(path)
     if found is None:
         return None
     ended_at, duration_s = _seconds(found), float(found.get("duration_s", 0.0))
@@ -184,12 +182,18 @@ def _number(wanted: str) -> int:
 def _log_lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         while raw := file.readline(LINE_BYTES_MAX):
+            if len(raw) == LINE_BYTES_MAX:
+                raise _no_log(path)
             try:
                 line = json.loads(raw)
             except ValueError:
-                continue  # the end of a line that was too long, or another program's
+                continue  # another program's
             if isinstance(line, dict) and "event" in line:
                 yield line
+
+
+def _no_log(path: Path) -> BadRequestError:
+    return BadRequestError(f"{path}: expected a log in JSON (log.format: json), one event a line")
 
 
 def _seconds(line: Mapping[str, Any]) -> float:

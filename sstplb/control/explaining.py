@@ -8,15 +8,14 @@ import typer
 from rich.console import Console
 
 from sstplb.account.windows import is_correlation_id
-from sstplb.control.ctl import door
+from sstplb.config.reading import in_words
+from sstplb.control.ctl import door, group
 from sstplb.control.ctl.api import Api
 from sstplb.control.ctl.door import Told
-from sstplb.control.ctl.group import fail
 from sstplb.control.explain import Known, as_json, as_table, explain, from_api, from_log
-from sstplb.errors import AskError, ConfigError, SstplbError
+from sstplb.errors import AskError, ConfigError, Problem, SstplbError
 
 app = typer.Typer()
-_WHERE = "Which balancer"
 
 
 @app.command("explain")
@@ -26,36 +25,22 @@ def explain_call(
     ],
     log: Annotated[
         Path | None,
-        typer.Option(help="Look into this JSON log instead of asking the balancer."),
+        typer.Option(
+            help="Look into this JSON log instead of asking the balancer.", readable=False
+        ),
     ] = None,
     events: Annotated[
         list[Path] | None,
-        typer.Option(help="A Windows event log exported as XML, the client's or RRAS's; repeat."),
-    ] = None,
-    conf: Annotated[
-        Path | None,
         typer.Option(
-            help="The configuration of the balancer.", metavar="FILE", rich_help_panel=_WHERE
+            help="A Windows event log exported as XML, the client's or RRAS's; repeat.",
+            readable=False,
         ),
     ] = None,
-    socket: Annotated[
-        Path | None,
-        typer.Option(help="Its admin socket.", metavar="PATH", rich_help_panel=_WHERE),
-    ] = None,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            help="Its admin address: https://HOST:PORT.", metavar="URL", rich_help_panel=_WHERE
-        ),
-    ] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(help="The token for --url.", metavar="FILE", rich_help_panel=_WHERE),
-    ] = None,
-    ca_file: Annotated[
-        Path | None,
-        typer.Option(help="CAs to trust for --url.", metavar="FILE", rich_help_panel=_WHERE),
-    ] = None,
+    conf: group.Conf = None,
+    socket: group.Socket = None,
+    url: group.Url = None,
+    token_file: group.TokenFile = None,
+    ca: group.Ca = None,
     with_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Say what became of one call: its steps with their times, what was wrong, what to do.
@@ -63,17 +48,21 @@ def explain_call(
     From the running balancer (found as sstplb ctl finds it), or from a log file; joined by the
     correlation id with exported Windows event logs.
 
-    Exit codes: 0 explained; 1 nobody knows the call, or a file cannot be read; 3 to 6 as ctl.
+    Exit codes: 0 explained; 1 nobody knows the call, or a file is no log; 3 a file cannot be
+    read; 3 to 6 as ctl.
     """
-    told = Told(conf, socket, url, token_file, ca_file)
+    told = group.told(conf, socket, url, token_file, ca)
     try:
         known, where = _found(call, log, told, has_events=bool(events))
         explained = explain(call, known, events or (), where)
     except (AskError, ConfigError) as error:
-        raise typer.Exit(int(fail(error, as_json=with_json))) from error
+        raise typer.Exit(int(group.fail(error, as_json=with_json))) from error
+    except OSError as error:
+        unread = ConfigError([Problem(in_words(error))])
+        raise typer.Exit(int(group.fail(unread, as_json=with_json))) from error
     except SstplbError as error:
         raise typer.Exit(
-            int(fail(AskError(str(error), reason=error.reason), as_json=with_json))
+            int(group.fail(AskError(str(error), reason=error.reason), as_json=with_json))
         ) from error
     if with_json:
         Console().print_json(json.dumps(as_json(explained)))

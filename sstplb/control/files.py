@@ -1,10 +1,25 @@
-"""Writing a file so that there is always a whole one: the old, or the new. Never a half."""
+"""Writing a file so that there is always a whole one: the old, or the new. Never a half.
+
+And whether it can be written at all, for who would rather know before.
+"""
 
 import os
 import tempfile
 from pathlib import Path
 
 NEW_MODE = 0o600
+
+
+def why_no_place(target: Path) -> str | None:
+    """Say why no file can be made or replaced there by this user; None: it can."""
+    folder = target.parent
+    if os.path.isdir(target):  # noqa: PTH112 - pathlib's raises where this user may not look
+        return f"{target} is a directory, expected a file in one"
+    if not os.path.isdir(folder):  # noqa: PTH112 - as above
+        return f"there is no directory {folder}"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"{folder} is no directory that this user can write to"
+    return None
 
 
 def replace_file(target: Path, text: str) -> None:

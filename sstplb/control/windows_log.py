@@ -15,6 +15,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from sstplb.account.windows import TEXT_CHARACTERS_MAX, WindowsEvent
+from sstplb.config.reading import open_file
 from sstplb.errors import WindowsLogError
 
 FILE_BYTES_MAX = 512 << 20
@@ -40,7 +41,7 @@ def read_events(path: Path, wanted: Callable[[WindowsEvent], bool]) -> list[Wind
 
 def _pieces(path: Path) -> Iterator[str]:
     """Yield the text of a file, whatever its encoding, without its XML declaration."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         start = file.read(4)
         file.seek(0)
         decoder = codecs.getincrementaldecoder(_encoding_of(start))(errors="replace")

@@ -19,15 +19,16 @@ from rich.table import Table
 
 from sstplb.balance.health import apply_preset
 from sstplb.config import quantities, schema
-from sstplb.config.quantities import Endpoint, parse_endpoint
+from sstplb.config.quantities import Endpoint, parse_endpoint, parse_target
 from sstplb.config.schema import Check, CheckMethod, CheckPreset, PoolTls, Secret, Transport, Verify
+from sstplb.control import given
 from sstplb.control.ctl import group, rolling
 from sstplb.control.run import ExitCode
 from sstplb.errors import AskError, CertificateError, ConfigError
 from sstplb.lab import demo as lab_demo
 from sstplb.lab.caller import CallPlan, CallReport, place_call, place_calls
 from sstplb.lab.lessons.commands import app as lesson_app
-from sstplb.lab.pki import ROOT_DAYS, SERVER_DAYS, KeyKind, LabPki
+from sstplb.lab.pki import ROOT_DAYS, SERVER_DAYS, KeyKind, LabPki, parse_name
 from sstplb.lab.rras import Fault, Rras, RrasSettings
 from sstplb.net.dial import Way
 from sstplb.net.probe import Probed
@@ -52,14 +53,18 @@ out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 Target = Annotated[
     Endpoint,
     typer.Argument(
-        help="Where: HOST:PORT; IPv6 as [::1]:443.", metavar="HOST:PORT", parser=parse_endpoint
+        help="Where: HOST:PORT; IPv6 as [::1]:443.",
+        metavar="HOST:PORT",
+        parser=given.by(parse_target),
     ),
 ]
 Listen = Annotated[
     Endpoint | None,
-    typer.Option(help="Where to listen.", metavar="HOST:PORT", parser=parse_endpoint),
+    typer.Option(help="Where to listen.", metavar="HOST:PORT", parser=given.by(parse_endpoint)),
 ]
-Directory = Annotated[Path, typer.Argument(help="Where they are kept.", metavar="DIR")]
+Directory = Annotated[
+    Path, typer.Argument(help="Where they are kept.", metavar="DIR", readable=False)
+]
 CertName = Annotated[str, typer.Option(help="File name without ending.")]
 Days = Annotated[
     int, typer.Option(help="How long it is valid: at most as a root.", min=1, max=ROOT_DAYS)
@@ -67,7 +72,8 @@ Days = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Speak plain HTTP, as to an offloaded RRAS.")]
 CaFile = Annotated[
-    Path | None, typer.Option("--ca", help="CAs to trust (PEM); by default the system's.")
+    Path | None,
+    typer.Option("--ca", help="CAs to trust (PEM); by default the system's.", readable=False),
 ]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Do not verify the certificate.")]
 ServerName = Annotated[
@@ -75,21 +81,24 @@ ServerName = Annotated[
 ]
 User = Annotated[str, typer.Option("--user", help="Account; DOMAIN\\user is allowed.")]
 PasswordFile = Annotated[
-    Path | None, typer.Option("--password-file", help="File that holds the password.")
+    Path | None,
+    typer.Option("--password-file", help="File that holds the password.", readable=False),
 ]
 PasswordEnv = Annotated[
     str, typer.Option("--password-env", help="Environment variable that holds the password.")
 ]
 BindTo = Annotated[
     Path | None,
-    typer.Option("--cert", help="Bind to this certificate instead of the one that is seen."),
+    typer.Option(
+        "--cert", help="Bind to this certificate instead of the one that is seen.", readable=False
+    ),
 ]
 Size = Annotated[
     int,
     typer.Option(
         help="Bytes to send through the tunnel and expect back, e.g. 1MiB.",
         metavar="SIZE",
-        parser=quantities.parse_size,
+        parser=given.by(quantities.parse_size),
     ),
 ]
 Duration = Annotated[
@@ -97,7 +106,7 @@ Duration = Annotated[
     typer.Option(
         help="How long to stay afterwards, e.g. 10s.",
         metavar="TIME",
-        parser=quantities.parse_duration,
+        parser=given.by(quantities.parse_duration),
     ),
 ]
 
@@ -311,8 +320,10 @@ def _show_calls(reports: list[CallReport]) -> None:
 def rras(
     https: Listen = None,
     http: Listen = None,
-    cert: Annotated[Path | None, typer.Option(help="Its certificate (PEM).")] = None,
-    key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    cert: Annotated[
+        Path | None, typer.Option(help="Its certificate (PEM).", readable=False)
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="Its key (PEM).", readable=False)] = None,
     offload_hash: Annotated[
         str | None,
         typer.Option(help="The SHA-256 that Enable-SSTPOffload told it.", metavar="HEX"),
@@ -370,7 +381,13 @@ def create(
     directory: Directory = Path("certs"),
     name: CertName = "vpn",
     names: Annotated[
-        list[str] | None, typer.Option("--for", help="DNS name or address; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--for",
+            help="DNS name or address; may be repeated.",
+            metavar="NAME",
+            parser=given.by(parse_name),
+        ),
     ] = None,
     key: Annotated[KeyKind, typer.Option(help="Kind of key.")] = KeyKind.RSA,
     days: Days = SERVER_DAYS,

@@ -208,16 +208,28 @@ class LabPki:
         _write(self._root_files.chain, certificate.public_bytes(serialization.Encoding.PEM))
 
 
+def parse_name(value: object) -> str:
+    """Return what a certificate can be for: a DNS name, a wildcard or an IP address.
+
+    Raises ValueError.
+    """
+    name = str(value)
+    if len(name) <= DNS_NAME_MAX and _DNS_NAME.fullmatch(name):
+        return name
+    try:
+        return str(ip_address(name))
+    except ValueError:
+        raise ValueError(
+            "expected a DNS name such as vpn.example.test, a wildcard such as *.example.test, or "
+            f"an IP address, got {name!r}"
+        ) from None
+
+
 def _san(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ip_address(name))
     except ValueError:
-        if len(name) <= DNS_NAME_MAX and _DNS_NAME.fullmatch(name):
-            return x509.DNSName(name)
-    raise CertificateError(
-        "expected a DNS name such as vpn.example.test, a wildcard such as *.example.test, or an "
-        f"IP address, got {name!r}"
-    )
+        return x509.DNSName(name)
 
 
 def _key_pem(key: PrivateKey) -> bytes:

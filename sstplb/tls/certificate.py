@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 
+from sstplb.config.reading import FILE_BYTES_MAX, in_words, read_file
 from sstplb.config.schema import CertificateFiles, Secret
 from sstplb.errors import CertificateError
 
@@ -144,7 +145,7 @@ def load_certificate(path: Path) -> Certificate:
 
     Raises CertificateError that names the file and the way out.
     """
-    data = _read(path)
+    data = read_bytes(path)
     try:
         if b"-----BEGIN" in data:
             chain = x509.load_pem_x509_certificates(data)
@@ -152,10 +153,21 @@ def load_certificate(path: Path) -> Certificate:
             chain = [x509.load_der_x509_certificate(data)]
     except ValueError as error:
         raise CertificateError(
-            f"{path}: no certificate could be read ({error}); expected PEM, the server's own first "
+            f"{path}: {_instead(data)}; expected certificates in PEM, the server's own first "
             "(a .pfx from Windows: openssl pkcs12 -in FILE.pfx -nodes -out FILE.pem)"
         ) from error
     return Certificate(chain[0], tuple(chain[1:]), path)
+
+
+def _instead(data: bytes) -> str:
+    """Say what is there in place of a certificate, for the libraries' words are not for people."""
+    if not data.strip():
+        return "is empty"
+    if b"-----BEGIN CERTIFICATE-----" in data:
+        return "a certificate in it is damaged"
+    if b"PRIVATE KEY-----" in data:
+        return "this is a private key"
+    return "no certificate is in it"
 
 
 def load_identity(files: CertificateFiles) -> Identity:
@@ -163,7 +175,7 @@ def load_identity(files: CertificateFiles) -> Identity:
     certificate = load_certificate(files.chain)
     key_path = files.key or files.chain
     passphrase = read_secret(files.key_passphrase) if files.key_passphrase else None
-    data = _read(key_path)
+    data = read_bytes(key_path)
     try:
         key = serialization.load_pem_private_key(data, passphrase.encode() if passphrase else None)
     except TypeError as error:
@@ -194,11 +206,7 @@ def read_secret(secret: Secret) -> str:
             raise CertificateError(f"environment variable {secret.env} is not set")
         return value
     assert secret.file is not None, "the loader has seen to it"
-    data = _read(secret.file)
-    if len(data) > SECRET_BYTES_MAX:
-        raise CertificateError(
-            f"{secret.file}: expected a secret of at most {SECRET_BYTES_MAX} bytes, got {len(data)}"
-        )
+    data = read_bytes(secret.file, SECRET_BYTES_MAX)
     try:
         return data.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:  # which quotes the secret: do not chain it
@@ -294,8 +302,9 @@ def days_left(certificate: Certificate) -> int:
     return (certificate.leaf.not_valid_after_utc - now_utc()).days
 
 
-def _read(path: Path) -> bytes:
+def read_bytes(path: Path, bytes_max: int = FILE_BYTES_MAX) -> bytes:
+    """Return what a file holds: certificates, a key, a secret. Raises CertificateError."""
     try:
-        return path.read_bytes()
+        return read_file(path, bytes_max)
     except OSError as error:
-        raise CertificateError(f"{path}: {error.strerror}") from error
+        raise CertificateError(in_words(error)) from error

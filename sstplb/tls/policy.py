@@ -26,7 +26,7 @@ from service_identity.cryptography import (
 
 from sstplb.config.schema import ListenerTls, PoolTls, TlsVersion, Verify
 from sstplb.errors import CertificateError, TlsError
-from sstplb.tls.certificate import Certificate, Identity
+from sstplb.tls.certificate import Certificate, Identity, read_bytes
 from sstplb.tls.info import TlsInfo
 from sstplb.tls.native import SESSIONS_MAX, NativeContext, Sessions
 from sstplb.tls.openssl import OpenSsl
@@ -108,6 +108,8 @@ class ClientPolicy:
         Raises CertificateError when the CA file cannot be read.
         """
         self._verify = settings.verify or Verify.CA
+        if self._verify is Verify.CA and settings.ca_file is not None:
+            read_bytes(settings.ca_file)  # OpenSSL reads for ever, and says less
         self.sessions = Sessions()
         """To resume; the native engine fills it."""
         self._good_names: set[tuple[bytes, str]] = set()

@@ -56,7 +56,7 @@ def test_addresses_are_read(text: str, address: tuple[str, int | None]) -> None:
     ("text", "said"),
     [
         ("::1:443", "write IPv6 in brackets"),
-        ("10.0.0.1:66000", "from 0 to 65535"),
+        ("10.0.0.1:66000", "of at most 65535"),
         ("999.1.1.1", "expected an IP address"),
         ("[10.0.0.1]:443", "expected an IP address"),
         ("https://rras1/", "expected an address such as"),

@@ -125,6 +125,8 @@ def test_what_cannot_be_explained_says_why(tmp_path: Path) -> None:
         from_log(path, "alice")
     with pytest.raises(BadRequestError, match="expected a log in JSON"):
         from_log(log(tmp_path / "human", "08:15:31 info call_ended"), "7")
+    with pytest.raises(BadRequestError, match="expected a log in JSON"):
+        from_log(Path("/dev/zero"), "7")
     exported = log(tmp_path / "client.xml", FAILED)
     nameless = from_log(log(tmp_path / "log2", {**CALL, "correlation_id": None}), "7")
     with pytest.raises(BadRequestError, match="has no correlation id"):

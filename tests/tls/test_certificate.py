@@ -150,7 +150,7 @@ def test_a_secret_that_cannot_be_one_is_refused_without_quoting_it(tmp_path: Pat
     assert "hush" not in str(caught.value)
     assert caught.value.__context__ is None
     (tmp_path / "long").write_text("a" * 5000)
-    with pytest.raises(CertificateError, match="at most 4096 bytes, got 5000"):
+    with pytest.raises(CertificateError, match="long: expected at most 4096 bytes"):
         read_secret(Secret(file=tmp_path / "long"))
 
 
@@ -163,16 +163,29 @@ def test_a_key_others_can_read_is_warned_of(served: Issued, tmp_path: Path) -> N
     assert key_warnings(served.files) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
-def test_a_file_that_is_no_certificate_says_so(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b" \n", "is empty"),
+        (b"hello", "no certificate is in it"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n", "a certificate in it is damaged"),
+        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "is a private key"),
+        (b"-----BEGIN EC PRIVATE KEY-----\nAAAA", "is a private key"),
+    ],
+)
+def test_a_file_that_is_no_certificate_says_what_it_is(
+    content: bytes, words: str, tmp_path: Path
+) -> None:
     path = tmp_path / "odd.pem"
     path.write_bytes(content)
-    with pytest.raises(CertificateError, match=r"odd\.pem"):
+    with pytest.raises(CertificateError) as caught:
         load_certificate(path)
+    assert f"{path}: " in str(caught.value)
+    assert f"{words}; expected certificates in PEM" in str(caught.value)
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CertificateError, match=r"gone\.pem: No such file"):
+    with pytest.raises(CertificateError, match=r"gone\.pem: no such file"):
         load_certificate(tmp_path / "gone.pem")
 
 

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sstplb.config.quantities import parse_duration, parse_size
+from sstplb.control import given
 from sstplb.control.ctl import tables
 from sstplb.control.ctl.group import EPILOG, AnywhereGroup, asked, callback
 from sstplb.control.ctl.names import find_listener
@@ -54,12 +55,12 @@ def begin(
     seconds: Annotated[
         float | None,
         typer.Option(
-            "--for", help="How long: 30s, 2m.", metavar="DURATION", parser=parse_duration
+            "--for", help="How long: 30s, 2m.", metavar="DURATION", parser=given.by(parse_duration)
         ),
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(help="How large: 1MiB.", metavar="SIZE", parser=parse_size),
+        typer.Option(help="How large: 1MiB.", metavar="SIZE", parser=given.by(parse_size)),
     ] = None,
 ) -> None:  # fmt: skip
     """Begin to record calls that fit all that is said: those that run, and new ones.

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from sstplb.config.quantities import parse_duration
 from sstplb.config.schema import LogLevel, Standing
+from sstplb.control import given
 from sstplb.control.ctl import sheet, tables
 from sstplb.control.ctl.api import Api
 from sstplb.control.ctl.draining import Patience, wait_until_empty
@@ -31,7 +32,9 @@ THEN_END = "When the time is over, end the calls that are left, politely and in 
 Name = Annotated[str, typer.Argument(help="NAME, or POOL/NAME.", metavar="BACKEND")]
 Duration = Annotated[
     float | None,
-    typer.Option(help="How long: 90s, 10m, 2h.", metavar="DURATION", parser=parse_duration),
+    typer.Option(
+        help="How long: 90s, 10m, 2h.", metavar="DURATION", parser=given.by(parse_duration)
+    ),
 ]
 
 

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import ValidationError
 
-from sstplb.config import document
+from sstplb.config import document, loader
 from sstplb.config.quantities import Endpoint
 from sstplb.config.schema import Admin, Secret
 from sstplb.errors import CertificateError, ConfigError, NotAdmittedError, Problem, UnreachableError
-from sstplb.tls.certificate import read_secret
+from sstplb.tls.certificate import load_certificate, read_secret
 
 PLACES = (Path("sstplb.yaml"), Path("/etc/sstplb/sstplb.yaml"))
 VARIABLE = "SSTPLB_CONF"
@@ -71,8 +72,11 @@ def _usual_file() -> Path:
     if named := os.environ.get(VARIABLE):
         return Path(named)
     for path in PLACES:
-        if path.exists():
-            return path
+        try:
+            if path.exists():
+                return path
+        except PermissionError as error:  # its directory is closed to us
+            raise NotAdmittedError(_not_readable(path)) from error
     places = " or ".join(str(path) for path in PLACES)
     raise UnreachableError(
         f"which balancer? There is no {places}: name its configuration (--conf FILE, or the "
@@ -89,10 +93,11 @@ def _named(url: str, told: Told) -> Door:
     context = None
     if parts.scheme == "https":
         try:
-            context = ssl.create_default_context(cafile=told.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            message = f"{told.ca_file}: no certificates could be read: {error.strerror or error}"
-            raise UnreachableError(message) from error
+            context = ssl.create_default_context(
+                cadata=None if told.ca_file is None else _pem(told.ca_file)
+            )
+        except CertificateError as error:
+            raise UnreachableError(str(error)) from error
     return Door(f"{parts.scheme}://{parts.netloc}", None, token, context)
 
 
@@ -115,13 +120,11 @@ def _filed(path: Path) -> Door:
 def _admin_of(path: Path) -> Admin:
     """Return the file's ``admin`` section. Raises ConfigError."""
     try:
-        with path.open(encoding="utf-8") as file:
-            found = document.read(file.read(document.DOCUMENT_BYTES_MAX + 1), str(path))
-    except PermissionError as error:
-        raise NotAdmittedError(_not_readable(path)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or "is not UTF-8"
-        raise ConfigError([Problem(f"cannot be read: {why}", file=str(path))]) from error
+        found = document.read(loader.read_text(path), str(path))
+    except ConfigError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise NotAdmittedError(_not_readable(path)) from error
+        raise
     values = found.values if isinstance(found.values, dict) else {}
     try:
         return Admin.model_validate(values.get("admin") or {})
@@ -153,11 +156,17 @@ def _pinned(chains: list[Path]) -> ssl.SSLContext | None:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     for chain in chains:
         try:
-            context.load_verify_locations(chain)
-        except (OSError, ssl.SSLError) as error:
-            message = f"{chain}: cannot be read: {error.strerror or error}"
-            raise NotAdmittedError(message) from error
+            context.load_verify_locations(cadata=_pem(chain))
+        except CertificateError as error:
+            raise NotAdmittedError(str(error)) from error
     return context
+
+
+def _pem(path: Path) -> str:
+    """Return the certificates of a file as OpenSSL takes them. Raises CertificateError."""
+    certificate = load_certificate(path)
+    chain = (certificate.leaf, *certificate.intermediates)
+    return "".join(one.public_bytes(Encoding.PEM).decode() for one in chain)
 
 
 def _reached(address: Endpoint) -> Endpoint:

@@ -121,10 +121,16 @@ def asked(context: Any) -> Asked:
 
 Conf = Annotated[
     Path | None,
-    typer.Option(help="The configuration of the balancer.", metavar="FILE", rich_help_panel=_WHERE),
+    typer.Option(
+        help="The configuration of the balancer.",
+        metavar="FILE",
+        rich_help_panel=_WHERE,
+        readable=False,
+    ),
 ]
 Socket = Annotated[
-    Path | None, typer.Option(help="Its admin socket.", metavar="PATH", rich_help_panel=_WHERE)
+    Path | None,
+    typer.Option(help="Its admin socket.", metavar="PATH", rich_help_panel=_WHERE, readable=False),
 ]
 Url = Annotated[
     str | None,
@@ -134,13 +140,15 @@ Url = Annotated[
 ]
 TokenFile = Annotated[
     Path | None,
-    typer.Option(help="The token for --url.", metavar="FILE", rich_help_panel=_WHERE),
+    typer.Option(
+        help="The token for --url.", metavar="FILE", rich_help_panel=_WHERE, readable=False
+    ),
 ]
 Ca = Annotated[
     Path | None,
     typer.Option(
         help="CAs to trust with --url (PEM); by default the system's.",
-        metavar="FILE", rich_help_panel=_WHERE,
+        metavar="FILE", rich_help_panel=_WHERE, readable=False
     ),
 ]  # fmt: skip
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from sstplb.config.quantities import Endpoint, parse_endpoint
 from sstplb.config.schema import Standing
+from sstplb.control import given
 from sstplb.control.ctl import tables
 from sstplb.control.ctl.doing import Name
 from sstplb.control.ctl.group import Asked, asked
@@ -51,7 +52,7 @@ def add(
         Endpoint,
         typer.Argument(
             help="Where it is; the port is the pool's usual one.",
-            metavar="ADDRESS", parser=parse_endpoint,
+            metavar="ADDRESS", parser=given.by(parse_endpoint),
         ),
     ],
     share: Annotated[

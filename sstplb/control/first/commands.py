@@ -8,14 +8,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sstplb.config.quantities import Endpoint, parse_endpoint
+from sstplb.config.quantities import Endpoint, parse_endpoint, parse_target
 from sstplb.config.schema import CertificateFiles, Mode
+from sstplb.control import given
 from sstplb.control.ctl.door import PLACES
-from sstplb.control.files import replace_file
+from sstplb.control.files import replace_file, why_no_place
 from sstplb.control.first.rras import explain
 from sstplb.control.first.text import ABOUT, Server, Wanted, compose, is_service, judged
 from sstplb.control.plan import all_warnings
-from sstplb.errors import CertificateError
+from sstplb.errors import CertificateError, ConfigError, Problem
 from sstplb.tls.certificate import Certificate, days_left, load_certificate, load_identity
 
 EVERYWHERE = Endpoint("0.0.0.0", 443)  # noqa: S104 - a VPN's listener is for the world
@@ -34,7 +35,7 @@ def parse_server(value: object) -> tuple[str, Endpoint]:
     name, equals, address = str(value).rpartition("=")
     if equals and not _NAME.fullmatch(name):
         raise ValueError(f"expected a name of letters, digits, - _ and ., got {name!r}")
-    return name, parse_endpoint(address)
+    return name, parse_target(address)
 
 
 @app.command()
@@ -46,25 +47,34 @@ def init(
     ] = None,
     certificate: Annotated[
         Path | None,
-        typer.Option(help="What clients are shown (PEM); not for passthrough.", metavar="FILE"),
+        typer.Option(
+            help="What clients are shown (PEM); not for passthrough.",
+            metavar="FILE", readable=False,
+        ),
     ] = None,
     key: Annotated[
         Path | None,
-        typer.Option(help="Its key; by default beside or in the same file.", metavar="FILE"),
+        typer.Option(
+            help="Its key; by default beside or in the same file.",
+            metavar="FILE", readable=False,
+        ),
     ] = None,
     ca: Annotated[
         Path | None,
-        typer.Option(help="Reencrypt: who issued it, if the system does not know.", metavar="FILE"),
+        typer.Option(
+            help="Reencrypt: who issued it, if the system does not know.",
+            metavar="FILE", readable=False,
+        ),
     ] = None,
     listen: Annotated[
         Endpoint | None,
         typer.Option(
             help=f"Where to listen: by default {EVERYWHERE}.",
-            metavar="ADDRESS", parser=parse_endpoint,
+            metavar="ADDRESS", parser=given.by(parse_endpoint),
         ),
     ] = None,
     target: Annotated[
-        Path, typer.Option("--out", help="The file to write.", metavar="FILE")
+        Path, typer.Option("--out", help="The file to write.", metavar="FILE", readable=False)
     ] = PLACES[0],
     force: Annotated[bool, typer.Option("--force", help="Overwrite it.")] = False,
 ) -> None:  # fmt: skip
@@ -73,10 +83,14 @@ def init(
     Asks for what the flags leave open. What it writes is checked as a start would check it.
 
     Exit codes: 0 written; 2 the command line makes no sense, or the file is there already; 3 the
-    certificate, or what came of the answers, cannot be used: nothing is written.
+    certificate, or what came of the answers, cannot be used, or there is no place for the file:
+    nothing is written.
     """
-    if target.exists() and not force:
+    if target.is_file() and not force:
         raise typer.BadParameter(f"{target} exists: --force overwrites it, --out names another")
+    if (why_not := why_no_place(target)) is not None:
+        message = f"cannot be written: {why_not}; --out names another file"
+        raise ConfigError([Problem(message, file=str(target))])
     is_asking = sys.stdin.isatty()
     is_open = mode is None or not backend or (mode.terminates_tls and certificate is None)
     if is_open and not is_asking:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sstplb.config.quantities import parse_duration
+from sstplb.control import given
 from sstplb.control.ctl import door
 from sstplb.control.ctl.api import Api
 from sstplb.control.ctl.group import Ca, Conf, Socket, TokenFile, Url, console, fail, told
@@ -27,7 +28,9 @@ def top(
     interval: Annotated[
         float | None,
         typer.Option(
-            help="Between two looks: by default 1s.", metavar="DURATION", parser=parse_duration
+            help="Between two looks: by default 1s.",
+            metavar="DURATION",
+            parser=given.by(parse_duration),
         ),
     ] = None,
     is_once: Annotated[bool, typer.Option("--once", help="Print one frame, and end.")] = False,

@@ -49,10 +49,12 @@ def run_lessons(
     which: Which,
     as_json: Json = False,
     html: Annotated[
-        Path | None, typer.Option(help="Keep a report there, with pictures.", metavar="DIR")
+        Path | None,
+        typer.Option(help="Keep a report there, with pictures.", metavar="DIR", readable=False),
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option(help="Write the pages of the documentation.", metavar="DIR")
+        Path | None,
+        typer.Option(help="Write the pages of the documentation.", metavar="DIR", readable=False),
     ] = None,
     broken: Annotated[
         str, typer.Option("--break", help="Break the lesson on purpose.", metavar="WAY")

@@ -115,6 +115,17 @@ def test_nothing_is_written_when_it_could_not_be_started(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(("where", "words"), [("no/x.yaml", "no directory"), ("", "directory")])
+def test_where_no_file_can_be_is_said_before_anything_is_asked(
+    where: str, words: str, tmp_path: Path
+) -> None:
+    done = typed("init", "--force", "--out", tmp_path / where)
+    assert isinstance(done.exception, ConfigError)
+    (problem,) = done.exception.problems
+    assert words in problem.message
+    assert problem.file == str(tmp_path / where)
+
+
 def test_the_key_beside_the_certificate_is_found(
     tmp_path: Path, served: Issued, pki: LabPki
 ) -> None:
@@ -169,7 +180,7 @@ def test_on_a_terminal_it_asks_for_what_is_open(tmp_path: Path, served: Issued) 
     assert done.returncode == 0, done.stderr
     for question in ("How are calls carried?", "RRAS servers", "Certificate that", "Address to"):
         assert question in done.stderr
-    assert "No such file" in done.stderr, "asked again"
+    assert "no such file" in done.stderr, "asked again"
     config = load(out)
     assert config.listeners[0].mode is Mode.OFFLOAD
     assert config.listeners[0].address == Endpoint("0.0.0.0", 443)
