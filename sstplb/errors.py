@@ -210,6 +210,13 @@ class BackendTlsError(BackendError):
 
     reason = "backend_tls_error"
 
+    def __init__(
+        self, message: str = "", *, reason: str | None = None, leaf_der: bytes | None = None
+    ) -> None:
+        """``leaf_der``: the certificate it showed, if it came to that."""
+        super().__init__(message, reason=reason)
+        self.leaf_der = leaf_der
+
 
 class CertificateMismatchError(BackendError):
     """The backend shows another certificate than we serve: every crypto binding would fail."""

@@ -172,7 +172,10 @@ class Metric(Enum):
     CHECK_SECONDS = _gauge("backend_check_seconds", "How long the last check took.", *_BACKEND)
     CHECKED = _gauge("backend_check_timestamp_seconds", "When it was last checked.", *_BACKEND)
     FLIPS = _counter(
-        "backend_flips_total", "Changes of mind: up, down, set_aside, back.", *_BACKEND, "kind"
+        "backend_flips_total",
+        "Changes of mind: up, down, still_down (for another reason), set_aside, back.",
+        *_BACKEND,
+        "kind",
     )
 
     # --- affinity -----------------------------------------------------------------------------

@@ -34,6 +34,8 @@ class LastCheck:
     seconds: float
     """How long it took."""
     verdict: Verdict
+    saw_certificate: bool = False
+    """Whether the backend showed one, whatever came of it."""
 
 
 class Backend:

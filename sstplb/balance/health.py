@@ -30,8 +30,9 @@ So of the failures that count, at most ``client_failures_max`` are one client ne
 
 How many backends of a pool may really be kept away at one time is the pool's to say (``pool.py``).
 
-Each change of mind is a ``Flip``, to be logged once. Time is an argument (seconds, monotonic);
-this module neither probes nor waits.
+Each change of mind is a ``Flip``, to be logged once; so is another reason to hold a backend for
+down, for what took it down may be mended and something else wrong by now. Time is an argument
+(seconds, monotonic); this module neither probes nor waits.
 """
 
 from collections import Counter, deque
@@ -42,6 +43,8 @@ from types import MappingProxyType
 
 from sstplb.config.schema import Check, CheckPreset, Passive
 
+REASONS_TOLD_MAX = 8
+"""Of one time down: each reason is told once, however they alternate."""
 ACCUSERS_MAX = 256
 """How many failures are remembered with their client; older ones are forgotten."""
 
@@ -99,6 +102,8 @@ class FlipKind(StrEnum):
 
     UP = "up"
     DOWN = "down"
+    STILL_DOWN = "still_down"
+    """For another reason."""
     SET_ASIDE = "set_aside"
     BACK = "back"
 
@@ -119,7 +124,7 @@ class Health:
     is_checked: bool
     """Whether any check has spoken yet."""
     reason: str
-    """Why it is up or down, in words."""
+    """Why it is up or down, in words, as the last check has it."""
     since: float | None
     """When it became so; None for "from the start"."""
     last_verdict: Verdict | None
@@ -131,6 +136,10 @@ class Health:
     """Verdicts since the start, good and bad; nothing resets them."""
     flips_total: Counter[FlipKind]
     _last_good_at: float | None
+    _told: list[str]
+    """The reasons of checks why it is down, each told once."""
+    _down_reason: str
+    """Why it went down, and what decided."""
     _bucket: int
     """Failed calls not yet made up for, each counting ``good_calls_per_failure``."""
     _failed: int
@@ -160,6 +169,7 @@ class Health:
         self.last_verdict = None
         self._good_in_row = self._bad_in_row = 0
         self._last_good_at = None
+        self._told, self._down_reason = [], ""
         self._wipe_slate()
 
     def is_known_to_be_up(self, now: float) -> None:
@@ -181,11 +191,9 @@ class Health:
         else:
             self._good_in_row, self._bad_in_row = 0, self._bad_in_row + 1
             decided_by = self._why_down(first, verdict, now)
-        if decided_by is None:
-            return None
-        return self._flip(
-            verdict.good, f"{verdict.reason or 'no reason given'} ({decided_by})", now
-        )
+        if decided_by is not None:
+            return self._flip(verdict, decided_by, now)
+        return None if self.is_up else self._still_down(verdict)
 
     @property
     def wake_at(self) -> float | None:
@@ -202,7 +210,7 @@ class Health:
         due = self.wake_at
         if due is None or now < due or self.last_verdict is None:
             return None
-        return self._flip(False, f"{self.last_verdict.reason} ({self._too_long()})", now)
+        return self._flip(self.last_verdict, self._too_long(), now)
 
     def _why_up(self, first: bool) -> str | None:
         """Return what made a good verdict decisive, or None when it was not."""
@@ -230,11 +238,28 @@ class Health:
     def _too_long(self) -> str:
         return f"no good answer for {self._check.down_after:g} s"
 
-    def _flip(self, up: bool, reason: str, now: float) -> Flip:
-        self.is_up, self.reason, self.since = up, reason, now
-        if up:
+    def _flip(self, verdict: Verdict, decided_by: str, now: float) -> Flip:
+        reason = f"{verdict.reason or 'no reason given'} ({decided_by})"
+        self.is_up, self.reason, self.since = verdict.good, reason, now
+        if self.is_up:
+            self._told, self._down_reason = [], ""
             self._wipe_slate()
-        return self._counted(FlipKind.UP if up else FlipKind.DOWN, reason)
+            return self._counted(FlipKind.UP, reason)
+        self._told, self._down_reason = [verdict.reason], reason
+        return self._counted(FlipKind.DOWN, reason)
+
+    def _still_down(self, verdict: Verdict) -> Flip | None:
+        """Take what a check says that leaves it down; return a flip if its reason is a new one."""
+        if verdict.good:
+            so_far = _in_a_row(self._good_in_row, "good")
+            self.reason = f"{verdict.reason} ({so_far}, {self._check.rise} are needed)"
+            return None
+        is_as_first = verdict.reason in self._told[:1]
+        self.reason = self._down_reason if is_as_first else verdict.reason
+        if verdict.reason in self._told or len(self._told) >= REASONS_TOLD_MAX:
+            return None
+        self._told.append(verdict.reason)
+        return self._counted(FlipKind.STILL_DOWN, verdict.reason)
 
     # --- what calls say -------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ class Source(StrEnum):
     """The operator said so."""
     LEARNT = "learnt"
     """Calls or a login check with it were accepted."""
+    LAST_SEEN = "last_seen"
+    """It was so when it was last seen; now it is down, and its check does not get that far."""
     UNKNOWN = "unknown"
 
 
@@ -55,6 +57,15 @@ def accepted(mode: Mode, backend: Backend, ours: Collection[bytes]) -> Accepted:
         return Accepted(bytes.fromhex(backend.config.rras_certificate_sha256), Source.DECLARED)
     learnt = backend.learnt.sha256
     return Accepted(learnt, Source.LEARNT) if learnt in ours else _UNKNOWN
+
+
+def accepted_now(mode: Mode, backend: Backend, ours: Collection[bytes]) -> Accepted:
+    """Return what ``accepted`` does, for show: what is not known any more is no present truth."""
+    known, check = accepted(mode, backend, ours), backend.last_check
+    if known.source not in (Source.LEAF, Source.LEARNT) or backend.health.is_up or check is None:
+        return known
+    can_see = check.verdict.good or check.saw_certificate
+    return known if can_see else Accepted(known.sha256, Source.LAST_SEEN)
 
 
 def choice(

@@ -197,7 +197,7 @@ def _kept(result: Probed) -> LastCheck:
     verdict = result.verdict
     if len(verdict.transcript) > TRANSCRIPT_CHARS_MAX:
         verdict = replace(verdict, transcript=verdict.transcript[:TRANSCRIPT_CHARS_MAX] + "\n* …")
-    return LastCheck(now_s(), result.seconds, verdict)
+    return LastCheck(now_s(), result.seconds, verdict, result.leaf_der is not None)
 
 
 def way_to_check(checks: PooledChecks, backend: Backend) -> Way:

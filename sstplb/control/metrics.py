@@ -272,10 +272,11 @@ def _certificates(found: Measured, balancer: Balancer, service: Service) -> None
         return
     pools = call_pools_of(service.listener)
     theirs = Counter(
-        views.same_certificate(checks, backend)[0].sha256
+        known.sha256
         for checks in balancer.plan.checks.values()
         if checks.pool.name in pools
-        for backend in checks.pool.backends
+        for known, is_same in (views.same_certificate(checks, b) for b in checks.pool.backends)
+        if is_same
     )
     for shown in service.server_policy.served:
         name, sha256, not_after = _identity(shown.certificate)

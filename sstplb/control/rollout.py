@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sstplb.balance.backend import Backend
-from sstplb.balance.same_certificate import Accepted, accepted
+from sstplb.balance.same_certificate import Accepted, Source, accepted_now
 from sstplb.config.schema import Mode, Standing
 from sstplb.control.plan import PooledChecks
 from sstplb.control.views import certificate_view
@@ -48,7 +48,8 @@ class RolledBackend:
     sha256: str | None
     """Of the certificate it accepts; null: nobody knows."""
     source: str
-    """How we know: leaf (it shows it), declared, learnt (from calls or a login), unknown."""
+    """How we know: leaf (it shows it), declared, learnt (from calls or a login), unknown;
+    last_seen: it was so before the backend went down."""
     ours: bool | None
     """Whether it is one that clients are shown; null: nobody knows."""
     newest: bool
@@ -76,7 +77,7 @@ def rollout(checks: PooledChecks) -> PoolRollout | None:
     """Return where a pool stands; None: its clients are shown no certificate of ours."""
     if not checks.served:
         return None
-    known = {b.name: accepted(checks.mode, b, checks.ours) for b in checks.pool.backends}
+    known = {b.name: accepted_now(checks.mode, b, checks.ours) for b in checks.pool.backends}
     waiting = [b for b in checks.pool.backends if not _has_arrived(checks.served, known[b.name])]
     begun = [b for b in waiting if b.standing is not Standing.ACTIVE]
     turn = next(iter(begun or waiting), None)
@@ -112,7 +113,10 @@ def _find(served: Sequence[Certificate], known: Accepted) -> Certificate | None:
 
 
 def _has_arrived(served: Sequence[Certificate], known: Accepted) -> bool:
-    own = _find(served, known)
+    return known.source is not Source.LAST_SEEN and _is_newest(served, _find(served, known))
+
+
+def _is_newest(served: Sequence[Certificate], own: Certificate | None) -> bool:
     return own is not None and newest_for(served, own) is own
 
 
@@ -132,7 +136,11 @@ def _certificate(
         view.not_after_at,
         view.days_left,
         newest_for(served, certificate) is certificate,
-        tuple(name for name, what in known.items() if what.sha256 == certificate.sha256),
+        tuple(
+            name
+            for name, what in known.items()
+            if what.sha256 == certificate.sha256 and what.source is not Source.LAST_SEEN
+        ),
     )
 
 
@@ -148,7 +156,7 @@ def _backend(
         _calls(backend),
         None if known.sha256 is None else known.sha256.hex(),
         str(known.source),
-        None if known.sha256 is None else own is not None,
+        None if known.sha256 is None or known.source is Source.LAST_SEEN else own is not None,
         has_arrived,
         None if own is None else days_left(own),
         _step(checks, backend, known, own, has_arrived, is_its_turn=is_its_turn),
@@ -188,6 +196,8 @@ def _step(
         if backend.standing is Standing.ACTIVE:
             return "done"
         return f"it accepts the new one: make it active again (sstplb ctl enable {where})"
+    if known.source is Source.LAST_SEEN and _is_newest(checks.served, own):
+        return "it had the new one when it was last seen, and is down: a check has to see it"
     if known.sha256 is None and backend.standing is Standing.ACTIVE:
         return _how_to_know(checks.mode, where)
     if not is_its_turn:

@@ -18,7 +18,7 @@ from sstplb.account.ledger import Way, way_of
 from sstplb.account.record import Record
 from sstplb.balance.backend import Backend
 from sstplb.balance.pool import Usability
-from sstplb.balance.same_certificate import Accepted, accepted
+from sstplb.balance.same_certificate import Accepted, Source, accepted_now
 from sstplb.config.quantities import Endpoint
 from sstplb.config.schema import Standing
 from sstplb.control.balancer import Balancer
@@ -118,7 +118,8 @@ class BackendView:
     certificate_sha256: str | None
     """Of the certificate it shows or, offloaded, accepts."""
     certificate_source: str
-    """How we know: leaf (it shows it), declared, learnt, unknown."""
+    """How we know: leaf (it shows it), declared, learnt, unknown; last_seen: it was so before the
+    backend went down."""
     same_certificate: bool | None
     """Whether that is one our clients are shown; null: not known, or of no matter."""
     last_check: CheckView | None
@@ -399,8 +400,8 @@ def backend_view(
 
 def same_certificate(checks: PooledChecks, backend: Backend) -> tuple[Accepted, bool | None]:
     """Return what a backend accepts, and whether clients are shown that certificate."""
-    known = accepted(checks.mode, backend, checks.ours)
-    if known.sha256 is None or not checks.served:
+    known = accepted_now(checks.mode, backend, checks.ours)
+    if known.sha256 is None or known.source is Source.LAST_SEEN or not checks.served:
         return known, None
     return known, known.sha256 in checks.ours
 

@@ -72,9 +72,12 @@ async def _secure(plain: PlainLeg, way: Way, policy: ClientPolicy) -> Leg:
     try:
         await leg.handshake()
         policy.check(leg.info, name)
-    except BaseException as error:
+    except TlsError as error:
+        leaf_der = leg.info.peer_leaf_der
         leg.close()
-        if not isinstance(error, TlsError):
-            raise
-        raise BackendTlsError(str(error), reason=f"backend_{error.reason}") from error
+        reason = f"backend_{error.reason}"
+        raise BackendTlsError(str(error), reason=reason, leaf_der=leaf_der) from error
+    except BaseException:
+        leg.close()
+        raise
     return leg

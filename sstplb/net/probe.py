@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from sstplb.balance.health import Verdict
 from sstplb.config.schema import Check, CheckMethod
-from sstplb.errors import BackendError, HeadError, TlsError
+from sstplb.errors import BackendError, BackendTlsError, HeadError, TlsError
 from sstplb.net.call import now_s
 from sstplb.net.caller import Caller, new_correlation_id
 from sstplb.net.dial import Way, dial
@@ -33,7 +33,7 @@ class Probed:
 
     verdict: Verdict
     leaf_der: bytes | None = None
-    """The certificate the backend showed, where TLS was spoken."""
+    """The certificate the backend showed, where TLS was spoken, accepted or not."""
     seconds: float = 0.0
     failure: str = ""
     """Why a call that was placed failed, as a slug (``binding_refused``); empty: it did not."""
@@ -90,6 +90,8 @@ async def probe(way: Way, check: Check, *, password: str = "", leaf_der: bytes =
     except (_BadAnswerError, BackendError) as error:
         good, final, reason = False, True, str(error)
         failure = getattr(error, "failure", "")
+        if isinstance(error, BackendTlsError):
+            shown = error.leaf_der
     except (OSError, TlsError) as error:
         good, reason = False, f"the connection broke: {error}"
     finally:

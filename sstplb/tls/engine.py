@@ -134,6 +134,9 @@ class Engine:
     def info(self) -> TlsInfo:
         """What was agreed; after the handshake."""
         certificate = self._connection.get_peer_certificate(as_cryptography=True)
+        if certificate is None:  # one that was refused is in the chain alone
+            chain = self._connection.get_peer_cert_chain(as_cryptography=True)
+            certificate = chain[0] if chain else None
         return TlsInfo(
             self._connection.get_protocol_version_name(),
             self._connection.get_cipher_name() or "",

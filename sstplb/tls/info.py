@@ -11,4 +11,5 @@ class TlsInfo:
     """``TLSv1.2`` or ``TLSv1.3``."""
     cipher: str
     peer_leaf_der: bytes | None
-    """The other side's certificate; None on a server, for clients show none."""
+    """The other side's certificate; None on a server, for clients show none. After a handshake that
+    failed, what was shown if it came to that: nobody has verified it."""

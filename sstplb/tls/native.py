@@ -430,17 +430,23 @@ class NativeConnection:
         self.close()
 
     def _peer_leaf(self) -> bytes | None:
-        lib, ffi = self._lib, self._ffi
+        lib = self._lib
         certificate = lib.SSL_get1_peer_certificate(self._ssl)
         if not certificate:
-            return None
+            # One that was refused is in the chain alone, and still belongs to it.
+            refused = lib.OPENSSL_sk_value(lib.SSL_get_peer_cert_chain(self._ssl), 0)
+            return self._der(refused) if refused else None
         try:
-            length = lib.i2d_X509(certificate, ffi.NULL)
-            out = ffi.new("unsigned char[]", length)
-            lib.i2d_X509(certificate, ffi.new("unsigned char **", out))
-            return bytes(ffi.buffer(out, length))
+            return self._der(certificate)
         finally:
             lib.X509_free(certificate)
+
+    def _der(self, certificate: Any) -> bytes:
+        lib, ffi = self._lib, self._ffi
+        length = lib.i2d_X509(certificate, ffi.NULL)
+        out = ffi.new("unsigned char[]", length)
+        lib.i2d_X509(certificate, ffi.new("unsigned char **", out))
+        return bytes(ffi.buffer(out, length))
 
     def _make_batch_reader(self) -> None:
         lib = self._lib

@@ -53,6 +53,7 @@ int SSL_get_error(const SSL *, int result); long SSL_get_verify_result(const SSL
 const char *SSL_get_version(const SSL *);
 const void *SSL_get_current_cipher(const SSL *); const char *SSL_CIPHER_get_name(const void *);
 X509 *SSL_get1_peer_certificate(const SSL *);
+void *SSL_get_peer_cert_chain(const SSL *); X509 *OPENSSL_sk_value(const void *, int);
 int SSL_CTX_set_num_tickets(SSL_CTX *, size_t);
 SSL_SESSION *SSL_get1_session(SSL *); int SSL_set_session(SSL *, SSL_SESSION *);
 int SSL_SESSION_is_resumable(const SSL_SESSION *); void SSL_SESSION_free(SSL_SESSION *);

@@ -2,7 +2,14 @@
 
 import pytest
 
-from sstplb.balance.health import Flip, FlipKind, Health, Verdict, apply_preset
+from sstplb.balance.health import (
+    REASONS_TOLD_MAX,
+    Flip,
+    FlipKind,
+    Health,
+    Verdict,
+    apply_preset,
+)
 from sstplb.config.schema import Check, CheckPreset, Passive
 
 GOOD, BAD = Verdict(True, reason="fine"), Verdict(False, reason="silence")
@@ -64,6 +71,27 @@ def test_a_flip_says_why_and_how_many() -> None:
     subject.report(BAD, 1.0)
     assert subject.report(BAD, 2.0) == Flip(DOWN, "silence (2 bad checks in a row)")
     assert (subject.reason, subject.since) == ("silence (2 bad checks in a row)", 2.0)
+
+
+def test_another_reason_to_be_down_is_told_once_and_the_present_one_is_shown() -> None:
+    subject = health(fall=2, rise=2)
+    still = FlipKind.STILL_DOWN
+    assert flips(subject, "bbwbwbw") == [DOWN, None, still, None, None, None, None]
+    assert subject.reason == WRONG.reason
+    assert subject.since == 0.0, "it was down all the time"
+    assert flips(subject, "b") == [None]
+    assert subject.reason == "silence (first check)", "as at first"
+    assert flips(subject, "g") == [None]
+    assert subject.reason == "fine (1 good check, 2 are needed)"
+    assert flips(subject, "bggbbw") == [None, None, UP, None, DOWN, still], "another time down"
+
+
+def test_reasons_without_end_do_not_flood() -> None:
+    subject = health()
+    verdicts = [Verdict(False, reason=f"answer {number}") for number in range(50)]
+    told = [v for v in verdicts if subject.report(v, 1.0) is not None]
+    assert told == verdicts[:REASONS_TOLD_MAX]
+    assert subject.reason == "answer 49"
 
 
 def test_kemp_retries_silence_but_not_a_wrong_answer() -> None:

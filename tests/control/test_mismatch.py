@@ -9,7 +9,7 @@ import pytest
 from sstplb.control import views
 from sstplb.control.ctl import tables
 from sstplb.lab.pki import Issued, LabPki
-from tests.characters import play, staged
+from tests.characters import SERVER_NAME, play, staged
 from tests.desk import OperatedStage
 
 MISMATCH = "certificate_mismatch"
@@ -170,6 +170,56 @@ def test_what_a_call_saw_first_is_told_too(
                 assert (await client.open()).startswith(b"HTTP/1.1 200")
             assert not stage.operator.sight.backend("rras", "rras1").usable
             await stage.operator.orders.check_now("rras", "rras1")
+            assert [event["backend"] for event in said(stage)] == ["rras1"]
+
+    play(story)
+
+
+@pytest.mark.parametrize("engine", ["native", "portable"])
+@pytest.mark.parametrize("fault", ["another name", "untrusted"])
+def test_what_a_check_refuses_is_seen_all_the_same(
+    fault: str, engine: str, tmp_path: Path, pki: LabPki, served: Issued
+) -> None:
+    """A backend that died and came back with another certificate."""
+    is_untrusted = fault == "untrusted"
+    name = SERVER_NAME if is_untrusted else "other.example.test"
+    theirs = pki.issue(f"came-back-{is_untrusted}", (name,), self_signed=is_untrusted)
+
+    async def story() -> None:
+        stage = stage_of(tmp_path, pki, served, "reencrypt")
+        stage.engine = engine
+        async with staged(stage):
+
+            async def checked() -> tuple[dict[str, Any], dict[str, Any], float]:
+                async with stage.asking() as ask:
+                    shown = (await ask.post("/pools/rras/backends/rras1/check")).json()
+                    (pool,) = (await ask.get("/certificates/rollout")).json()["pools"]
+                seen = await stage.scraped()
+                return shown, pool, seen("certificate_backends")
+
+            await stage.backends[0].stop()
+            for _ in range(3):
+                shown, pool, having = await checked()
+            down_since = shown["since_at"]
+            assert "refused (3 bad checks in a row)" in shown["health_reason"]
+            assert (shown["certificate_source"], shown["same_certificate"]) == ("last_seen", None)
+            assert shown["certificate_sha256"] == served.certificate.sha256.hex()
+            assert not pool["done"]
+            assert pool["certificates"][0]["accepted_by"] == ["rras2"]
+            assert "a check has to see it" in pool["backends"][0]["next_step"]
+            assert having == 1
+
+            stage.backends[0].issued = theirs
+            await stage.backends[0].start()
+            for _ in range(2):
+                shown, pool, _ = await checked()
+            assert "certificate" in shown["health_reason"], "not what took it down"
+            assert shown["since_at"] == pytest.approx(down_since, abs=1.0)
+            (event,) = said(stage, "backend_still_down")
+            assert event["reason"] == shown["health_reason"] == shown["last_check"]["reason"]
+            assert (shown["certificate_source"], shown["same_certificate"]) == ("leaf", False)
+            assert shown["certificate_sha256"] == theirs.certificate.sha256.hex()
+            assert [backend["ours"] for backend in pool["backends"]] == [False, True]
             assert [event["backend"] for event in said(stage)] == ["rras1"]
 
     play(story)

@@ -140,6 +140,7 @@ def test_who_is_not_believed_and_why(
     elif fault == "self-signed":
         issued = pki.issue("lonely2", (NAME,), self_signed=True)
     ca_file = None if fault == "system CAs" else pki.root_path
+    shown = None if fault == "not TLS" else issued.certificate.leaf_der
 
     async def story() -> None:
         policy = ClientPolicy(PoolTls(verify=Verify.CA, ca_file=ca_file), openssl)
@@ -156,6 +157,7 @@ def test_who_is_not_believed_and_why(
                 leg = await client_leg(address, policy)
                 with pytest.raises(TlsError) as caught:
                     await leg.handshake()
+        assert leg.info.peer_leaf_der == shown, "what was refused is told"
         leg.close()
         assert caught.value.reason in reasons[fault]
 

@@ -20,6 +20,8 @@ from sstplb.control.ctl.sheet import Sheet, ago, facts, milliseconds, moment, se
 Shown = dict[str, Any]
 """One object of the API."""
 
+LAST_SEEN = "last_seen"
+"""How a certificate is known that a backend had before it went down."""
 DAYS_LEFT_WARNING = 30
 STYLES: Mapping[str, str] = MappingProxyType(
     {
@@ -175,7 +177,7 @@ def backend(name: str, shown: Shown) -> Group:
         ("calls", f"{calls_of(shown)}{ends_at(shown)}, {shown['calls_total']} in all"),
         ("weight", f"{shown['weight']}{', backup' if shown['backup'] else ''}"),
         ("usable", "yes" if shown["usable"] else f"no: {why(shown, time.time())}"),
-        ("certificate", f"{shown['certificate_sha256'] or 'not known'} ({_same(shown)})"),
+        ("certificate", f"{shown['certificate_sha256'] or 'not known'} ({_known(shown)})"),
     ]
     if shown["failures"]:
         failures = [f"{count} {reason}" for reason, count in shown["failures"].items()]
@@ -341,6 +343,9 @@ def certificates(page: Shown, overview: Overview) -> Group:
             word = "has the same" if shown["same_certificate"] else "has another: no call can work"
             style = "" if shown["same_certificate"] else "bold red"
             parts.append(Text(f"{name} {word} ({shown['certificate_sha256'].upper()})", style))
+        elif shown["certificate_source"] == LAST_SEEN:
+            text = "is down, and was last seen with"
+            parts.append(Text(f"{name} {text} {shown['certificate_sha256'].upper()}", "yellow"))
     return Group(*parts) if parts else Group(Text("no listener ends TLS"))
 
 
@@ -442,6 +447,11 @@ def _standing(shown: Shown) -> str:
 
 def _same(shown: Shown) -> str:
     return {True: "same", False: "another", None: "-"}[shown["same_certificate"]]
+
+
+def _known(shown: Shown) -> str:
+    """Say what is known of a backend's certificate."""
+    return "when it was last seen" if shown["certificate_source"] == LAST_SEEN else _same(shown)
 
 
 def _days(certificates_: list[Shown]) -> Text:

@@ -61,6 +61,7 @@ export function daysLeft(certificate) {
 export function sameness(backend) {
   if (backend.same_certificate === true) return { text: "same", tone: "good" };
   if (backend.same_certificate === false) return { text: "another", tone: "bad" };
+  if (backend.certificate_source === "last_seen") return { text: "last seen", tone: "off" };
   return { text: "not known", tone: "off" };
 }
 
