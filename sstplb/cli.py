@@ -17,7 +17,7 @@ from rich.console import Console
 from sstplb import __version__
 from sstplb.config import describe, loader
 from sstplb.config.reading import in_words, read_file
-from sstplb.control import explaining
+from sstplb.control import explaining, plan
 from sstplb.control import run as control
 from sstplb.control.ctl import capturing
 from sstplb.control.ctl import commands as ctl
@@ -111,7 +111,7 @@ def check(
 
     Exit codes: 0 usable; 1 usable with warnings, and --strict; 3 not usable.
     """
-    prepared = control.load_all(conf)
+    prepared = plan.load(conf)
     if not quiet:
         out.print(loader.effective(prepared.config), markup=False, soft_wrap=True, end="")
     for listener, policy in prepared.server_policies.items():

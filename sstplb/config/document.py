@@ -11,8 +11,9 @@ fingerprint that happens to be all digits is no number. Keys are always text.
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import yaml
 
@@ -24,6 +25,8 @@ NODES_MAX = 100_000
 
 Path = tuple[str | int, ...]
 
+_LAST_PART = re.compile(r"(?:(?:^|\.)[^.\[]*|\[[0-9]+\])$")
+"""Of a path as ``show`` writes it."""
 _NULL, _BOOL, _INT, _FLOAT, _TEXT, _LIST, _SECTION = (
     f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")
 )
@@ -65,6 +68,22 @@ class Document:
         while path not in self.lines and path:
             path = path[:-1]
         return self.lines.get(path)
+
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """Give file and line to the problems of who only knows their paths."""
+        try:
+            yield
+        except ConfigError as error:
+            lines = {show(path): line for path, line in self.lines.items()}
+            placed = (self._placed(problem, lines) for problem in error.problems)
+            raise ConfigError(sorted(placed, key=lambda problem: problem.line or 0)) from error
+
+    def _placed(self, problem: Problem, lines: Mapping[str, int]) -> Problem:
+        path = problem.path
+        while path and path not in lines:
+            path = _LAST_PART.sub("", path)
+        return replace(problem, file=self.file, line=lines.get(path))
 
 
 def read(text: str, file: str) -> Document:

@@ -42,7 +42,13 @@ ROUNDS_MAX = 8
 
 def load(path: Path) -> Config:
     """Read a configuration file. Raises ConfigError with every problem."""
-    return parse(read_text(path), file=str(path), base=path.resolve().parent)
+    return load_with_lines(path)[0]
+
+
+def load_with_lines(path: Path) -> tuple[Config, Document]:
+    """Read a configuration file; return where everything stands in it, too. As ``load``."""
+    found = document.read(read_text(path), str(path))
+    return _built(found, path.resolve().parent), found
 
 
 def read_text(path: Path) -> str:
@@ -61,7 +67,11 @@ def parse(text: str, *, file: str = "configuration", base: Path | None = None) -
 
     Raises ConfigError with every problem, in the order of the file.
     """
-    found = document.read(text, file)
+    return _built(document.read(text, file), base or Path.cwd())
+
+
+def _built(found: Document, base: Path) -> Config:
+    file = found.file
     if not isinstance(found.values, dict):
         wanted = "begin with listeners and pools, as conf/minimal.yaml does"
         message = f"expected a section with keys: {wanted}"
@@ -73,7 +83,7 @@ def parse(text: str, *, file: str = "configuration", base: Path | None = None) -
     config = _without_mistakes(found, problems)
     if problems or config is None:
         raise ConfigError(sorted(dict.fromkeys(problems), key=lambda problem: problem.line or 0))
-    return _fill_in(config, base or Path.cwd())
+    return _fill_in(config, base)
 
 
 def effective(config: Config) -> str:

@@ -21,7 +21,7 @@ import yaml
 
 from sstplb.config import loader, schema
 from sstplb.config.schema import LogLevel, Mode, Standing
-from sstplb.control import drift, views
+from sstplb.control import drift, plan, views
 from sstplb.control.balancer import Balancer
 from sstplb.control.doors import Doors, NoDoors
 from sstplb.control.drift import Difference, Review
@@ -29,7 +29,7 @@ from sstplb.control.finding import backend_path, find_backend, find_pool
 from sstplb.control.logs import Logs
 from sstplb.control.manager import ServiceManager
 from sstplb.control.metrics import Tally
-from sstplb.control.plan import Prepared, all_warnings, prepare
+from sstplb.control.plan import Prepared, all_warnings
 from sstplb.control.turns import Turns
 from sstplb.errors import BadValueError, ConfigError, ConflictError, KilledError, Problem
 
@@ -126,7 +126,7 @@ class Configuration:
         """
         async with self._turns.take_while_it_stays():
             with self._tally.certificate_reloads.counted():
-                prepared = await asyncio.to_thread(prepare, self.in_force)
+                prepared = await asyncio.to_thread(plan.prepare, self.in_force)
                 self._turns.insist_that_it_stays()
                 await self._balancer.reload(prepared, recheck=False)
             self.doors.settle(prepared)
@@ -223,7 +223,7 @@ class Configuration:
     # --- inside -------------------------------------------------------------------------------
 
     def _load(self) -> Prepared:
-        return prepare(loader.load(self.file))
+        return plan.load(self.file)
 
     def _lived(self) -> schema.Config:
         """Return the configuration as it is lived."""

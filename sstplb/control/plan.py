@@ -10,18 +10,20 @@ the previous plan what must outlive a reload (``balance/pool.py``).
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 
 from sstplb.account.privacy import Discretion, key_of
 from sstplb.balance.backend import Backend
 from sstplb.balance.pool import Pool, Usability
 from sstplb.balance.same_certificate import mismatch_sentence, objection
-from sstplb.config import schema
+from sstplb.config import loader, schema
 from sstplb.config.judge import call_pools_of
 from sstplb.config.schema import Ktls, MismatchPolicy, Mode, Transport
 from sstplb.config.warnings import warnings as config_warnings
 from sstplb.control.admin.access import Access, load_access
+from sstplb.control.places import judge_places
 from sstplb.errors import CertificateError, ConfigError, Problem, TlsError
 from sstplb.net.service import Route, Service
 from sstplb.tls import kernel
@@ -124,6 +126,25 @@ class Plan:
     """By pool name."""
 
 
+def load(file: Path) -> Prepared:
+    """Read a configuration file and all it names.
+
+    Raises ConfigError: every problem of the file, or else of what it names, each with its line.
+    """
+    config, found = loader.load_with_lines(file)
+    problems: list[Problem] = []
+    hints: list[Problem] = []
+    judge_places(config, problems, hints)
+    with found.placing():
+        try:
+            prepared = prepare(config)
+        except ConfigError as error:
+            raise ConfigError([*error.problems, *problems]) from error
+        if problems:
+            raise ConfigError(problems)
+    return replace(prepared, warnings=(*prepared.warnings, *hints))
+
+
 def prepare(config: schema.Config, ticket_keys: bytes | None = None) -> Prepared:
     """Load what the configuration names. Raises ConfigError with every problem.
 
@@ -147,19 +168,14 @@ def prepare(config: schema.Config, ticket_keys: bytes | None = None) -> Prepared
             except CertificateError as error:
                 problems.append(Problem(str(error), f"{path}.tls"))
     for name, pool in config.pools.items():
-        try:
+        with _noting(problems, f"pools.{name}.tls.ca_file"):
             if pool.transport is Transport.TLS:
                 client_policies[name] = ClientPolicy(pool.tls, openssl)
+        with _noting(problems, f"pools.{name}.check.password"):
             if pool.check.password is not None:
                 passwords[name] = read_secret(pool.check.password)
-        except CertificateError as error:
-            problems.append(Problem(str(error), f"pools.{name}"))
     discretion = _load_discretion(config.privacy, ticket_keys, problems)
     access = load_access(config.admin, problems, hints)
-    directory = config.capture.directory
-    if directory is not None and not (directory.is_dir() and os.access(directory, os.W_OK)):
-        message = f"{directory} is no directory that this user can write to"
-        problems.append(Problem(message, "capture.directory"))
     hints += _declared_mismatches(config, server_policies)
     if problems:
         raise ConfigError(problems)
@@ -174,6 +190,15 @@ def prepare(config: schema.Config, ticket_keys: bytes | None = None) -> Prepared
         engine,
         tuple(hints),
     )
+
+
+@contextlib.contextmanager
+def _noting(problems: list[Problem], path: str) -> Iterator[None]:
+    """Note what is wrong with something that is loaded."""
+    try:
+        yield
+    except CertificateError as error:
+        problems.append(Problem(str(error), path))
 
 
 def all_warnings(prepared: Prepared) -> list[Problem]:

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import structlog
 
-from sstplb.config.loader import load
-from sstplb.control import collector, views
+from sstplb.control import collector, plan, views
 from sstplb.control.admin.side import admin_side
 from sstplb.control.balancer import Balancer
 from sstplb.control.configuration import warn
@@ -27,7 +26,7 @@ from sstplb.control.departure import Departure
 from sstplb.control.logs import Logs
 from sstplb.control.manager import ServiceManager
 from sstplb.control.operator import Operator
-from sstplb.control.plan import Prepared, all_warnings, prepare
+from sstplb.control.plan import Prepared, all_warnings
 from sstplb.control.state import Keeper, State, restore
 from sstplb.control.state import load as load_state
 from sstplb.control.takeover import Estate
@@ -59,14 +58,9 @@ class ExitCode(IntEnum):
     """A running balancer, or the system before it, does not let us in."""
 
 
-def load_all(path: Path) -> Prepared:
-    """Read the configuration and all it names. Raises ConfigError."""
-    return prepare(load(path))
-
-
 async def run(path: Path) -> ExitCode:
     """Run until a signal says stop. Raises ConfigError when it cannot begin."""
-    prepared = load_all(path)
+    prepared = plan.load(path)
     logs, manager = Logs(), ServiceManager.from_environment(os.environ)
     with contextlib.closing(manager), contextlib.closing(logs):
         logs.apply(prepared.config.log)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sstplb.errors import CaptureError, ConfigError, KilledError
+from sstplb.errors import CaptureError, KilledError
 from sstplb.lab.pki import Issued, LabPki
 from sstplb.net.capture import FILE_PATTERN, SECRETS_REMOVED, Capture, CaptureChoice, files_in
 from sstplb.protocol.pcapng import BlockType, blocks
@@ -328,16 +328,3 @@ def test_a_file_of_somebody_else_is_listed_as_such(tmp_path: Path) -> None:
     (tmp_path / "sstplb-3.pcapng").mkdir()
     with pytest.raises(CaptureError, match="cannot look into"):
         files_in(tmp_path)
-
-
-def test_a_directory_that_cannot_be_used_is_a_mistake(
-    pki: LabPki, served: Issued, tmp_path: Path
-) -> None:
-    async def story() -> None:
-        stage = Stage("offload", pki.root_path, served)
-        allow(stage, tmp_path / "missing")
-        with pytest.raises(ConfigError, match=r"capture\.directory: .*missing is no directory"):
-            async with staged(stage):
-                pass
-
-    play(story)
