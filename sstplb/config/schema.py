@@ -639,7 +639,8 @@ class Config(Model):
     """RRAS servers, in groups that answer for one another."""
     workers: Workers = 0
     """Processes that carry calls: a number, or ``auto``, one for each core. With 1 there is a
-    single process; else one more decides, and round robin, affinity and limits stay exact."""
+    single process; else one more decides, and round robin, affinity and limits stay exact. Another
+    number takes effect with a restart or an upgrade, not with a reload."""
     limits: Limits = Limits()
     """Bounds that hold for the whole balancer."""
     tls: Tls = Tls()

@@ -159,11 +159,6 @@ class Balancer:
             _close_all(bound)
             raise
         await self._checker.stop()
-        if prepared.config.workers_count != self.crew.count:
-            log.warning(
-                "workers_unchanged",
-                message=f"{self.crew.count} carry calls until sstplb is restarted or upgraded",
-            )
         self.prepared = prepared
         self.plan = lay_out(prepared, self.plan)
         self.admission.reconfigure(prepared.config.limits)

@@ -3,8 +3,9 @@
 Weight, calls, and which backends there are, are configuration: they are changed by making a new
 one and swapping it in as a reload would, only that nothing is loaded again. The file is not
 touched. What differs from it is *drift* (``drift.py``): ``save`` writes it back, ``reload`` drops
-it and says so. Standings (``orders.py``) and the log level are drift, too; only standing outlives
-a reload that did not change it in the file (``balance/backend.py``).
+it and says so. How many workers there are changes with the process only: a reload leaves that as
+it is, and says so each time. Standings (``orders.py``) and the log level are drift, too; only
+standing outlives a reload that did not change it in the file (``balance/backend.py``).
 
 Whatever is refused, at whatever step, has changed nothing.
 """
@@ -57,7 +58,7 @@ class Configuration:
         self._logs = logs
         self._manager = manager
         self._filed = balancer.prepared.config
-        """What the file said when it was loaded."""
+        """What the file put in force when it was loaded."""
 
     @property
     def in_force(self) -> schema.Config:
@@ -81,10 +82,10 @@ class Configuration:
     async def check(self) -> Review:
         """Look at the file as it is now, and say what a reload would do."""
         try:
-            prepared = await asyncio.to_thread(self._load)
+            filed, prepared = await asyncio.to_thread(self._load)
         except ConfigError as error:
             return Review(tuple(map(str, error.problems)), (), (), ())
-        return self._review(prepared)
+        return self._review(filed, prepared)
 
     async def reload(self) -> Review:
         """Put the file in force. Raises ConfigError or ConflictError: nothing has changed then."""
@@ -93,10 +94,10 @@ class Configuration:
             try:
                 # Reading files and parsing keys takes a while: running calls must not wait.
                 with self._tally.reloads.counted():
-                    prepared = await asyncio.to_thread(self._load)
+                    filed, prepared = await asyncio.to_thread(self._load)
                     self._turns.insist_that_it_stays()
                     self.doors.open(prepared)
-                    review = self._review(prepared)
+                    review = self._review(filed, prepared)
                     try:
                         await self._balancer.reload(prepared)
                     except ConfigError:
@@ -110,7 +111,7 @@ class Configuration:
             self._tally.certificate_reloads.is_last_ok = True  # they were read along with it
             self.doors.settle(prepared)
             self._filed = prepared.config
-        warn(all_warnings(prepared))
+        warn(self._warnings(filed, prepared))
         for lost in review.drift_lost:
             log.warning("drift_dropped", message=f"{lost.path}: was {lost.before}, is {lost.after}")
         text = f"{self.file} is in force; running calls keep what they had"
@@ -222,21 +223,36 @@ class Configuration:
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _load(self) -> Prepared:
-        return plan.load(self.file)
+    def _load(self) -> tuple[schema.Config, Prepared]:
+        """Return what the file says, and what of it a reload can put in force."""
+        loaded = plan.load(self.file)
+        config = drift.put_in_force(loaded.config, self.in_force)
+        return loaded.config, replace(loaded, config=config)
+
+    def _warnings(self, filed: schema.Config, prepared: Prepared) -> list[Problem]:
+        """Return what will hurt, and what has to wait."""
+        found = all_warnings(prepared)
+        if prepared.config.workers != filed.workers:
+            now = self._balancer.prepared.config.workers_count
+            carry = f"{now} workers carry" if now > 1 else "one process carries"
+            text = (
+                f"takes effect with a restart or an upgrade (sstplb ctl upgrade); {carry} calls now"
+            )
+            found.append(Problem(text, "workers"))
+        return found
 
     def _lived(self) -> schema.Config:
         """Return the configuration as it is lived."""
         return drift.lived(self.in_force, self._balancer.plan, self._logs.level)
 
-    def _review(self, prepared: Prepared) -> Review:
+    def _review(self, filed: schema.Config, prepared: Prepared) -> Review:
         new, lived = prepared.config, self._lived()
         drifted = {difference.path for difference in drift.differences(self._filed, lived)}
         lost = drift.differences(lived, drift.after_reload(new, self._balancer.plan))
         return Review(
             (),
-            tuple(map(str, all_warnings(prepared))),
-            tuple(drift.differences(self._filed, new)),
+            tuple(map(str, self._warnings(filed, prepared))),
+            tuple(drift.differences(self._filed, filed)),
             tuple(difference for difference in lost if difference.path in drifted),
         )
 

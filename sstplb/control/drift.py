@@ -110,6 +110,13 @@ def lived(config: schema.Config, plan: Plan, level: LogLevel) -> schema.Config:
     return _with_standings(config, today).model_copy(update={"log": log})
 
 
+def put_in_force(filed: schema.Config, running: schema.Config) -> schema.Config:
+    """Return what is in force once a file was loaded: ``workers`` stay as many as are running."""
+    if filed.workers_count == running.workers_count:
+        return filed
+    return filed.model_copy(update={"workers": running.workers})
+
+
 def after_reload(new: schema.Config, plan: Plan) -> schema.Config:
     """Return what would be running after a reload: standings survive where they may."""
     kept: dict[tuple[str, str], Standing] = {}
@@ -146,19 +153,24 @@ def _with_standings(
 def save(file: Path, filed: schema.Config, running: schema.Config) -> None:
     """Write what differs back to the file, atomically. Raises ConflictError or ConfigError.
 
-    ``filed`` is what the file said when it was loaded: if it says something else by now, somebody
-    edits it, and nothing is written.
+    ``filed`` is what the file put in force when it was loaded: if it says something else by now,
+    somebody edits it, and nothing is written.
     """
     target = file.resolve()
     try:
         text = target.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConflictError(f"{file} cannot be read: {error}") from error
-    if plain(loader.parse(text, file=str(file), base=target.parent)) != plain(filed):
+
+    def means(text: str) -> dict[str, Any]:
+        said = loader.parse(text, file=str(file), base=target.parent)
+        return plain(put_in_force(said, running))
+
+    if means(text) != plain(filed):
         raise ConflictError(f"{file} was changed since it was loaded: reload it first, or restore")
     edited = written_back(text, filed, running)
     try:
-        says = plain(loader.parse(edited, file=str(file), base=target.parent))
+        says = means(edited)
     except ConfigError as error:
         raise ConflictError(f"{file} cannot be edited for this: {error}") from error
     if says != plain(running):

@@ -350,6 +350,11 @@ def test_only_so_many_may_follow_and_closing_ends_them(
                 async with stage.asking() as another:
                     error = error_of(await another.get("/events/stream"), 503)
                     assert error["path"] == "admin.streams_max"
+                    stage.admin["streams_max"] = 2
+                    stage.write()
+                    await another.post("/config/reload")
+                    async with another.stream("GET", "/events/stream") as second:
+                        assert second.status_code == 200, "a reload has raised it"
                 assert stage.doors is not None
                 await stage.doors.close()
                 async for _ in lines:

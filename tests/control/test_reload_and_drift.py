@@ -90,6 +90,45 @@ def test_a_reload_says_which_tls_engine_new_calls_get(
     play(story)
 
 
+def test_what_waits_for_a_restart_is_told_until_the_file_says_again_what_runs(
+    tmp_path: Path, pki: LabPki, served: Issued
+) -> None:
+    async def story() -> None:
+        async with staged(OperatedStage(tmp_path, "offload", pki.root_path, served)) as stage:
+            async with stage.asking() as ask:
+
+                async def reviewed(how: str) -> tuple[list[dict[str, object]], list[str]]:
+                    review = (await ask.post(f"/config/{how}")).json()
+                    assert review["drift_lost"] == []
+                    about = [text for text in review["warnings"] if text.startswith("workers")]
+                    return review["changes"], about
+
+                told = "workers: takes effect with a restart or an upgrade (sstplb ctl upgrade); "
+                told += "one process carries calls now"
+                waits = [{"path": "workers", "from": 1, "to": 3}], [told]
+                stage.workers = 3
+                stage.write()
+                for how in ("check", "reload", "check", "reload"):
+                    assert await reviewed(how) == waits, "however often"
+                events = (await ask.get("/events")).json()["events"]
+                assert [e["message"] for e in events if e["level"] == "warning"].count(told) == 2
+                config = (await ask.get("/config")).json()
+                assert (config["effective"]["workers"], config["drift"]) == (1, [])
+
+                await ask.post(f"{RRAS1}/weight", json={"weight": 5})
+                saved = (await ask.post("/config/save")).json()["saved"]
+                assert [difference["path"] for difference in saved] == [
+                    "pools.rras.backends.rras1.weight"
+                ]
+                assert loader.load(stage.file).workers == 3, "saved is what was changed here"
+                assert await reviewed("reload") == waits
+                stage.workers, stage.backend_settings["rras1"] = 1, {"weight": 5}
+                stage.write()
+                assert await reviewed("check") == await reviewed("reload") == ([], [])
+
+    play(story)
+
+
 def test_a_file_that_changes_a_standing_wins(tmp_path: Path, pki: LabPki, served: Issued) -> None:
     async def story() -> None:
         async with staged(OperatedStage(tmp_path, "offload", pki.root_path, served)) as stage:

@@ -36,7 +36,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 log = structlog.get_logger()
 
 
-def make_app(operator: Operator, streams_max: int) -> FastAPI:
+def make_app(operator: Operator) -> FastAPI:
     """Return the application that asks ``operator``."""
     app = FastAPI(
         title="sstplb",
@@ -52,7 +52,7 @@ def make_app(operator: Operator, streams_max: int) -> FastAPI:
         },
     )
     app.state.operator = operator
-    app.state.streams = Streams(operator, streams_max)
+    app.state.streams = Streams(operator)
     app.add_exception_handler(OperatorError, _operator_error)
     app.add_exception_handler(ConfigError, _config_error)
     app.add_exception_handler(RequestValidationError, _request_error)

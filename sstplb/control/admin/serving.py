@@ -52,8 +52,8 @@ _HEADERS: Mapping[str, str] = MappingProxyType(
 class Serving:
     """A server behind one door."""
 
-    def __init__(self, door: "Door", operator: Operator, streams_max: int) -> None:
-        app = make_app(operator, streams_max)
+    def __init__(self, door: "Door", operator: Operator) -> None:
+        app = make_app(operator)
         config = uvicorn.Config(
             Guard(app, door),
             http="h11",

@@ -138,7 +138,7 @@ class AdminSide:
             if door.serving is not None and bool(before.shown) != bool(door.access.shown):
                 self._end(door)  # from TLS to plain HTTP, or back
             if door.serving is None:
-                self._serve(door, prepared)
+                self._serve(door)
 
     def sockets(self) -> dict[Place, socket.socket]:
         """Return the sockets of all doors, to be shared with another process."""
@@ -164,11 +164,11 @@ class AdminSide:
         while self._ending:
             await asyncio.wait(self._ending)
 
-    def _serve(self, door: Door, prepared: Prepared) -> None:
+    def _serve(self, door: Door) -> None:
         # 60 MB and half a second that a balancer without an admin side need not spend.
         from sstplb.control.admin.serving import Serving  # noqa: PLC0415
 
-        door.serving = Serving(door, self._operator, prepared.config.admin.streams_max)
+        door.serving = Serving(door, self._operator)
         log.info("admin_open", message=f"API and page at {door.address}", address=door.address)
         if door.is_tcp and not door.access.token:
             log.warning(

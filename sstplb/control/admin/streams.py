@@ -28,10 +28,9 @@ SLOW_S = 10.0
 class Streams:
     """All who follow."""
 
-    def __init__(self, operator: Operator, streams_max: int) -> None:
+    def __init__(self, operator: Operator) -> None:
         self.operator = operator
         self.count = 0
-        self._streams_max = streams_max
         self._overview = b""
         self._overview_until = 0.0
 
@@ -39,8 +38,9 @@ class Streams:
         """Return the answer to one more. Raises UnavailableError."""
         if self.operator.is_closing:
             raise UnavailableError("the admin side is closing")
-        if self.count >= self._streams_max:
-            text = f"{self._streams_max} follow already: close one, or raise admin.streams_max"
+        most = self.operator.configuration.in_force.admin.streams_max
+        if self.count >= most:
+            text = f"{most} follow already: close one, or raise admin.streams_max"
             raise UnavailableError(text, "admin.streams_max")
         return EventStream(self)
 
