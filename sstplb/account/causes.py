@@ -31,6 +31,7 @@ class Cause(StrEnum):
     BAD_PASSWORD = "bad_password"  # noqa: S105 - a slug
     AUTHENTICATION_REFUSED = "authentication_refused"
     CALL_NAK = "call_nak"
+    CLOSED_IN_CALL = "closed_in_call"
     OPENING_STALLED = "opening_stalled"
     CLIENT_DEAD = "client_dead"
     BACKEND_DEAD = "backend_dead"

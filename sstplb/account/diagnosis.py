@@ -310,6 +310,17 @@ def _plain(seen: Seen) -> Diagnosis | None:
             f"{seen.backend} did not accept the client's call request: {detail}",
             "the client asked for something other than PPP: update it",
         )
+    if seen.reason == "backend_closed_in_call":
+        return Diagnosis(
+            Cause.CLOSED_IN_CALL,
+            f"{seen.backend} closed the connection of a connected call without CALL_DISCONNECT or "
+            "CALL_ABORT: its SSTP service or the machine ended, or something on the way cut it",
+            f"look into the event log of {seen.backend} at that time (System, Service Control "
+            "Manager 7031 and 7034: a service ended unexpectedly; Application, 1000: it crashed; "
+            "was RemoteAccess or SstpSvc restarted?); if nothing is there, look for a firewall "
+            "between us that resets connections",
+            (f"the call had run for {float(seen.text('duration_s') or 0):.1f} s",),
+        )
     if seen.reason == "malformed_stream":
         return Diagnosis(
             Cause.MALFORMED_STREAM,

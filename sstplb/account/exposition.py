@@ -145,15 +145,14 @@ def log_line(record: Record) -> str:
         f"in {format_bytes(record.bytes_in)} out {format_bytes(record.bytes_out)}",
         f"{record.outcome} ({record.reason})",
         record.detail,
-        _goodbyes(record),
+        goodbyes(record.client_goodbye, record.backend_goodbye),
     ]
     return " · ".join(part for part in parts if part)
 
 
-def _goodbyes(record: Record) -> str:
-    if record.client_goodbye is None:
-        return ""
-    return f"goodbye: client {record.client_goodbye}, backend {record.backend_goodbye}"
+def goodbyes(client: str | None, backend: str | None) -> str:
+    """Say what the sides answered to our goodbye; empty: none was said."""
+    return "" if client is None else f"goodbye: client {client}, backend {backend}"
 
 
 def _who(story: Story) -> str:

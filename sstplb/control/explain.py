@@ -25,6 +25,7 @@ from rich.text import Text
 
 from sstplb.account.causes import Cause, Diagnosis, Later
 from sstplb.account.diagnosis import diagnose
+from sstplb.account.exposition import goodbyes
 from sstplb.account.windows import (
     CODES,
     WindowsEvent,
@@ -113,7 +114,7 @@ def from_api(api: Asked, wanted: str) -> Known | None:
         Diagnosis(Cause(d["cause"]), d["sentence"], d["remedy"], tuple(d["evidence"]))
         for d in shown.get("diagnoses", ())
     )
-    return Known(shown, shown["started_at"], tuple(_lines_of_view(shown)), diagnoses)
+    return Known(shown, shown["started_at"], tuple(lines_of_view(shown)), diagnoses)
 
 
 def from_log(path: Path, wanted: str) -> Known | None:
@@ -235,7 +236,8 @@ _BY_BACKEND = frozenset(
 )  # fmt: skip
 
 
-def _lines_of_view(shown: Mapping[str, Any]) -> Iterator[Line]:
+def lines_of_view(shown: Mapping[str, Any]) -> Iterator[Line]:
+    """Yield what the API's answer tells of a call, in the order of time."""
     started_at = shown["started_at"]
     tries = [(t["backend"], t["reason"], t["why"], t["seconds"]) for t in shown["tries"]]
     yield from _beginning(shown, started_at, tries)
@@ -291,7 +293,12 @@ def _beginning(
 def _end(fields: Mapping[str, Any], started_at: float) -> Iterator[Line]:
     moved = f"{fields.get('bytes_in', 0)} bytes in, {fields.get('bytes_out', 0)} out"
     who = fields.get("ended_by") or "balancer"
-    what = f"ends it: {fields.get('outcome')} ({fields.get('reason')}), {moved}"
+    parts = (
+        f"ends it: {fields.get('outcome')} ({fields.get('reason')}), {moved}",
+        fields.get("detail") or "",
+        goodbyes(fields.get("client_goodbye"), fields.get("backend_goodbye")),
+    )
+    what = " · ".join(part for part in parts if part)
     yield Line(started_at + fields.get("duration_s", 0.0), who, what)
 
 
@@ -348,14 +355,19 @@ def as_table(explained: Explained) -> RenderableType:
     """Return everything for people."""
     lines = explained.lines
     began = explained.call.started_at if explained.call is not None else lines[0].at
+    title = Text(f"call {explained.wanted}, from {_iso(began)} on", style="bold")
+    return Group(title, timeline(lines, began), Text(""), *_verdict(explained))
+
+
+def timeline(lines: Iterable[Line], began: float) -> Table:
+    """Return lines as a table, their times counted from ``began``."""
     table = Table(box=None, pad_edge=False)
     table.add_column("time", justify="right", style="cyan")
     table.add_column("who")
     table.add_column("what", overflow="fold")
     for line in lines:
         table.add_row(f"{(line.at - began) * 1000:+.1f} ms", escape(line.who), escape(line.what))
-    title = Text(f"call {explained.wanted}, from {_iso(began)} on", style="bold")
-    return Group(title, table, Text(""), *_verdict(explained))
+    return table
 
 
 def _verdict(explained: Explained) -> Iterator[RenderableType]:

@@ -144,6 +144,8 @@ class Call:
         """Look at what the client sends, and tell; return as ``relay.Seen``."""
         watcher = self.watcher
         assert watcher is not None, "who has none is not shown anything"
+        if self.has_lost_backend:
+            return 0  # what the client says now is no goodbye, but an answer to that
         watcher.from_client(chunk, now_s())
         if watcher.story.news:
             self.tell()
@@ -170,6 +172,20 @@ class Call:
             self.did_well(proven=True)
         elif (fault := watcher.fault) is not None and fault.side == "backend":
             self.did_badly(fault.reason, fault.sentence)
+
+    @property
+    def has_lost_backend(self) -> bool:
+        """Whether the backend closed its connection in the middle of the call, without a goodbye.
+
+        False where one may have been missed.
+        """
+        flow, watcher = self.flow, self.watcher
+        return (
+            flow.ended_first is flow.outward
+            and watcher is not None
+            and watcher.is_in_midst
+            and not flow.outward.may_be_over
+        )
 
     def tell(self) -> None:
         """Have the record tell what the watcher has seen."""

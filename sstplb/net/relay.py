@@ -60,6 +60,9 @@ Seen = Callable[[memoryview], int]
 """Looks at a chunk, keeps nothing of it, and returns how large a chunk may be that it still wants
 to see; 0: none any more."""
 
+Glance = Callable[[memoryview], bool]
+"""Says of every chunk, at a glance, whether it may be the last one of its source."""
+
 Tap = Callable[[memoryview], None]
 """Looks at every chunk, and keeps nothing of it. Must not raise."""
 
@@ -85,6 +88,8 @@ class Meter:
 
     bytes: int = 0
     ended: bool = False
+    may_be_over: bool = True
+    """What ``Glance`` says of the latest chunk; True where nobody has glanced at it."""
 
 
 @dataclass(slots=True)
@@ -207,12 +212,13 @@ class Relay:
         *,
         seen_inward: Seen | None = None,
         seen_outward: Seen | None = None,
+        glance_outward: Glance | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.flow, self.limits, self.transit = flow, limits, transit
         self.finished: asyncio.Future[None] = self.loop.create_future()
         inward = _Pump(self, client, backend, flow.inward, seen_inward)
-        outward = _Pump(self, backend, client, flow.outward, seen_outward)
+        outward = _Pump(self, backend, client, flow.outward, seen_outward, glance_outward)
         self.pumps: tuple[_Pump, ...] = (inward, outward)
         self.leftovers = b"", b""
         """After ``interrupt``: what was taken inward and outward, and not yet given."""
@@ -309,15 +315,21 @@ class _Pump:
     """One direction. Its methods are called by the event loop."""
 
     __slots__ = (
-        "_held", "_kept", "_meter", "_pipe", "_reads", "_relay", "_rest", "_seen",
+        "_glance", "_held", "_kept", "_meter", "_pipe", "_reads", "_relay", "_rest", "_seen",
         "_seen_bytes_max", "_sink", "_source", "_untapped", "is_done",
     )  # fmt: skip
 
     def __init__(
-        self, relay: Relay, source: Leg, sink: Leg, meter: Meter, seen: Seen | None
+        self,
+        relay: Relay,
+        source: Leg,
+        sink: Leg,
+        meter: Meter,
+        seen: Seen | None,
+        glance: Glance | None = None,
     ) -> None:
         self._relay, self._source, self._sink = relay, source, sink
-        self._meter, self._seen = meter, seen
+        self._meter, self._seen, self._glance = meter, seen, glance
         self._seen_bytes_max = 0 if seen is None else sys.maxsize
         self._untapped: Seen | None = None
         """Who sees chunks when nobody listens in; while somebody does, ``_seen`` is both."""
@@ -430,7 +442,7 @@ class _Pump:
             if self._rest or sink.backlog:
                 return
         except OSError:
-            self._end()
+            self._end(sink_is_gone=True)
         except Exception as error:  # noqa: BLE001 - nothing may get lost in a callback
             relay.fail(error)
         else:
@@ -445,10 +457,12 @@ class _Pump:
         sink = self._sink
         if count <= self._seen_bytes_max and self._seen is not None:
             self._seen_bytes_max = self._seen(chunk)
+        if self._glance is not None:
+            self._meter.may_be_over = self._glance(chunk)
         try:
             given = sink.give(chunk)
         except OSError:
-            self._end()
+            self._end(sink_is_gone=True)
             return False
         self._meter.bytes += count
         self._relay.flow.moved_at = monotonic()
@@ -478,16 +492,17 @@ class _Pump:
         self._source.readiness.unwatch()
         self._sink.readiness.watch_room(self.on_writable)
 
-    def _end(self) -> None:
+    def _end(self, *, sink_is_gone: bool = False) -> None:
         """Stop: the source has finished, or the sink is gone; nothing more goes this way."""
-        relay, meter = self._relay, self._meter
+        flow, meter = self._relay.flow, self._meter
         self._source.readiness.unwatch()
         self._sink.readiness.unwatch_room()
         self._forget_rest()
         self._give_pipe_back()
         self._reads = False
         meter.ended = True
-        relay.flow.ended_first = relay.flow.ended_first or meter
+        opposite = flow.inward if meter is flow.outward else flow.outward
+        flow.ended_first = flow.ended_first or (opposite if sink_is_gone else meter)
         self._end_sink()
 
     def _end_sink(self) -> None:
@@ -526,6 +541,7 @@ class _Pump:
         if not count:
             self._give_pipe_back()
             return True  # ``take`` knows what it means
+        self._meter.may_be_over = True
         if not self._empty_pipe():
             return False
         # Who waits for an ending looks at the first chunk of each wake-up.
@@ -544,7 +560,7 @@ class _Pump:
                 self._wait_for_sink()
                 return False
             except OSError:
-                self._end()
+                self._end(sink_is_gone=True)
                 return False
             self._held -= moved
             self._meter.bytes += moved

@@ -51,7 +51,7 @@ from sstplb.net.goodbye import say_goodbye
 from sstplb.net.leg import RECEIVE_BYTES
 from sstplb.net.relay import IdleTooLongError, LegFailedError, Relay, RelayLimits
 from sstplb.protocol.head import RequestHead, ResponseHead, simple_answer
-from sstplb.protocol.watcher import Watcher
+from sstplb.protocol.watcher import BACKEND_LOST, Watcher, may_end_call
 
 LINGER_S = 1.0
 """How long a client that was refused may take to read what it was told."""
@@ -148,6 +148,7 @@ def _relay_for(call: Call) -> Relay:
         call.desk.transit,
         seen_inward=call.see_inward if watched else None,
         seen_outward=call.see_outward if watched else None,
+        glance_outward=may_end_call if watched else None,
     )
 
 
@@ -164,7 +165,10 @@ def _watch(call: Call) -> bool:
 def verdict(call: Call) -> tuple[Outcome, str, str]:
     """Say how a call went that was relayed to its end, and tell the backend's health."""
     fault = call.watcher.fault if call.watcher is not None else None
-    if fault is not None and fault.side == "backend":  # its health was told when it was seen
+    if call.has_lost_backend:
+        fault = BACKEND_LOST
+    if fault is not None and fault.side == "backend":
+        call.did_badly(fault.reason, fault.sentence)
         return Outcome.BACKEND_FAILED, fault.reason, fault.sentence
     if fault is None and call.watcher is not None and call.watcher.was_connected:
         call.did_well()  # a call that ended before that says nothing of its backend

@@ -94,6 +94,9 @@ _BITS: Mapping[Step, int] = MappingProxyType({step: 1 << n for n, step in enumer
 """A set of steps as a number: a call keeps one for days, and a set takes 728 bytes."""
 
 
+_ENDING = (Step.PPP_ENDED, Step.DISCONNECT, Step.DISCONNECT_ACK, Step.ABORT)
+
+
 @dataclass(frozen=True, slots=True)
 class News:
     """One step: whose doing, when (on the owner's clock), and what there is to say of it."""
@@ -195,6 +198,13 @@ class Storyteller:
     def is_settled(self) -> bool:
         """Whether PPP is open, as far as can be seen, or will not be looked at any more."""
         return self.is_told or self.address is not None or self._has_had(Step.DATA_FROM_BACKEND)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether a side has begun to end the call, or asks in vain whether the client is there."""
+        asked = self.hellos.get("backend")
+        is_client_lost = asked is not None and asked.waiting_since is not None
+        return is_client_lost or any(self._has_had(step) for step in _ENDING)
 
     def take_news(self) -> tuple[News, ...]:
         """Return what happened since the last time."""

@@ -50,6 +50,8 @@ ALL_BYTES = 1 << 62
 ENDING_BYTES_MAX = 64
 """The largest chunk that is looked at once the opening is over: a disconnect or an abort, with
 what TCP may have put together with it. They come alone, for nobody sends data behind them."""
+_GOODBYE_BYTES = 20
+"""A disconnect or an abort with its Status Info."""
 _SMALL_BYTES = 45
 """Data packets below this are looked at: they may hold PPP's own ending. No TCP segment in IP is
 that small, so those that come by the thousand cost nothing."""
@@ -75,6 +77,14 @@ class Finding:
     sentence: str
     side: str
     """Whose doing it was: ``client`` or ``backend``."""
+
+
+BACKEND_LOST = Finding(
+    "backend_closed_in_call",
+    "the backend closed its connection in the middle of the call, without a goodbye",
+    "backend",
+)
+"""What is the matter with a call that ended while ``Watcher.is_in_midst``."""
 
 
 class Whose(Enum):
@@ -152,6 +162,11 @@ class Watcher:
     def packets_from_backend(self) -> int | None:
         """Packets the backend has begun to send; None when not all were looked at."""
         return self._backend.packets_begun if self.looks_at_bytes == ALL_BYTES else None
+
+    @property
+    def is_in_midst(self) -> bool:
+        """Whether the call is connected, and neither side has been seen to end it."""
+        return self.was_connected and self.fault is None and not self.story.is_ending
 
     def boundaries(self) -> tuple[Boundary, Boundary]:
         """Return where the next packet of the client begins, and the backend's.
@@ -308,6 +323,24 @@ class Watcher:
     def _note(self, reason: str, sentence: str, side: str) -> None:
         if self.fault is None:
             self.fault = Finding(reason, sentence, side)
+
+
+def may_end_call(chunk: memoryview) -> bool:
+    """Say at a glance whether a goodbye may be the last thing in a chunk of the backend.
+
+    Chunks that are not looked at may have one behind their data: 8 bytes without attributes, or
+    20 with a Status Info (2.2.11 to 2.2.14). A CALL_DISCONNECT of the client's must be answered
+    (3.2.4.2), so an end that both sides agree on always has the backend's word in it. Of a torso
+    anything may be true.
+    """
+    # Numbers rather than names: every chunk comes by here. 0x1001 begins a control packet.
+    if len(chunk) >= _GOODBYE_BYTES:
+        return (
+            chunk[-7] == 0x01 and chunk[-8] == 0x10 and chunk[-3] != MessageType.ECHO_RESPONSE
+        ) or (chunk[-19] == 0x01 and chunk[-20] == 0x10)
+    if len(chunk) < CONTROL_BYTES_MIN or chunk[0] != 0x10:
+        return True
+    return chunk[-8] == 0x10 and chunk[-7] == 0x01 and chunk[-3] != MessageType.ECHO_RESPONSE
 
 
 def _mismatch(seen: BindingSeen) -> str:

@@ -71,6 +71,19 @@ def test_a_call_is_found_by_number_or_correlation_id(wanted: str, tmp_path: Path
         assert words in text
 
 
+def test_the_end_is_told_with_what_the_log_line_has_of_it(tmp_path: Path) -> None:
+    drained = {
+        **CALL, "outcome": "closed", "reason": "drained", "ended_by": "balancer",
+        "detail": "rras2 is drained, and its deadline is over",
+        "client_goodbye": "acknowledged", "backend_goodbye": "unanswered",
+    }  # fmt: skip
+    text = shown(explain("7", from_log(log(tmp_path / "log", drained), "7")))
+    assert (
+        "ends it: closed (drained), 400 bytes in, 300 out · rras2 is drained, and its deadline is "
+        "over · goodbye: client acknowledged, backend unanswered"
+    ) in text
+
+
 def test_checks_that_fail_after_the_call_tell_something_about_it(tmp_path: Path) -> None:
     for down, cause in (
         (DOWN, Cause.SERVICE_STOPPED),

@@ -110,3 +110,26 @@ def test_many_full_sinks_cost_small_buffers_and_no_byte() -> None:
         transit.close()
 
     play(story)
+
+
+def test_a_sink_that_is_gone_has_ended_first_and_not_its_source() -> None:
+    async def story() -> None:
+        loop, transit = asyncio.get_running_loop(), Transit(65536)
+        (client, source), (sink, backend) = pair(), pair()
+        legs = PlainLeg(source, loop), PlainLeg(sink, loop)
+        legs[1].early = b"said before anybody knew that the client is gone"
+        client.close()
+        flow = Flow(loop.time())
+        relay = Relay(*legs, flow, LIMITS, transit)
+        running = asyncio.create_task(relay.run())
+        async with asyncio.timeout(LIMIT_S):
+            while await loop.sock_recv(backend, 100):
+                pass
+            backend.close()
+            await running
+        assert flow.ended_first is flow.inward
+        for leg in legs:
+            leg.close()
+        transit.close()
+
+    play(story)

@@ -14,6 +14,7 @@ from sstplb.protocol.watcher import (
     PACKETS_AFTER_CONNECTED,
     CallPhase,
     Watcher,
+    may_end_call,
 )
 
 NONCE = bytes(range(32))
@@ -161,3 +162,42 @@ def test_a_polite_end_is_no_fault() -> None:
     assert watcher.fault is None
     assert watcher.ending is not None
     assert watcher.ending.reason == "disconnected_by_client"
+
+
+GOODBYES = (
+    packet.disconnect().encode(),
+    packet.disconnect(StatusInfo()).encode(),
+    packet.DISCONNECT_ACK.encode(),
+    REFUSAL,
+)
+
+
+@pytest.mark.parametrize("goodbye", GOODBYES)
+@pytest.mark.parametrize("before", [b"", ECHO, DATA, DATA * 9])
+def test_a_goodbye_behind_data_is_seen_at_a_glance_whole_or_torn(
+    goodbye: bytes, before: bytes
+) -> None:
+    assert may_end_call(memoryview(before + goodbye))
+    for size in range(1, len(goodbye)):
+        assert may_end_call(memoryview(goodbye[size:])), "the rest of one that came in two chunks"
+
+
+@pytest.mark.parametrize(
+    "chunk", [DATA, DATA * 9, packet.ECHO_RESPONSE.encode(), DATA + DATA[:900]]
+)
+def test_a_chunk_without_a_goodbye_is_told_apart(chunk: bytes) -> None:
+    assert not may_end_call(memoryview(chunk))
+
+
+def test_in_midst_is_who_is_connected_and_has_seen_nobody_end_it() -> None:
+    assert not watch().is_in_midst
+    assert opened().is_in_midst
+    terminate = packet.data_packet(b"\xff\x03\xc0\x21\x05\x02\x00\x04")
+    for end in (*GOODBYES, terminate, ECHO):
+        watcher = opened()
+        watcher.from_backend(end, 0.0)
+        assert not watcher.is_in_midst
+    watcher = opened()
+    watcher.from_backend(ECHO, 0.0)
+    watcher.from_client(packet.ECHO_RESPONSE.encode(), 1.0)
+    assert watcher.is_in_midst, "its hello was answered"

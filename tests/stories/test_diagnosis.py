@@ -236,6 +236,21 @@ async def one_too_many(theatre: Theatre) -> None:
         await holding
 
 
+def cut(*, reset: bool = False, **changes: Any) -> Act:
+    """Have the servers end all connections without a word, as a crash does, in mid-call."""
+
+    async def act(theatre: Theatre) -> None:
+        calling = asyncio.create_task(theatre.call(hold_s=20.0, **changes))
+        await theatre.stage.until(lambda: sum(server.connected_total for server in theatre.servers))
+        await asyncio.sleep(0.1)
+        for server in theatre.servers:
+            server.fault = Fault.RESET if reset else Fault.NONE
+            server.cut_calls()
+        await calling
+
+    return act
+
+
 async def mute(theatre: Theatre) -> None:
     """Have the servers fall silent once the call is up."""
     calling = asyncio.create_task(theatre.call(hold_s=20.0, hello_timeout_s=1.0))
@@ -318,6 +333,11 @@ ROWS = (
     Row("dead client", "reencrypt", (_C.CLIENT_DEAD,), settings={"hello_timeout_s": 1.0},
         listener={"follow": "full"}, act=calling(mute_s=3.5)),
     Row("dead server", "offload", (_C.BACKEND_DEAD,), act=mute),
+    Row("crash", "offload", (_C.CLOSED_IN_CALL,), act=cut()),
+    Row("crash", "reencrypt", (_C.CLOSED_IN_CALL,), act=cut(reset=True, data_bytes=100_000)),
+    Row("crash", "reencrypt", (_C.CLOSED_IN_CALL,), act=cut(), listener={"follow": "full"}),
+    Row("crash, which is not seen", "reencrypt", act=cut(), listener={"follow": "off"}),
+    Row("crash, which is not seen", "passthrough", act=cut()),
     Row("idle client", "offload", (_C.IDLE,), limits={"idle_timeout": "2s"},
         act=calling(mute_s=4.0)),
     Row("idle client", "passthrough", (_C.IDLE,), limits={"idle_timeout": "2s"},

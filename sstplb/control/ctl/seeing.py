@@ -107,7 +107,10 @@ def call(
     context: typer.Context,
     number: Annotated[int, typer.Argument(help="Its number, as in the log.", metavar="N")],
 ) -> None:
-    """Show one call: who, where, how long each phase took, which backends were asked."""
+    """Show one call, running or ended: who, where, its steps with their times, how it ended.
+
+    Users, computers and addresses are told as the section privacy of the configuration has it.
+    """
     by = asked(context)
     with by.api() as api:
         shown = api.get("calls", str(number))

@@ -16,6 +16,7 @@ from rich.text import Text
 from sstplb.account.exposition import format_bytes
 from sstplb.control.ctl.names import Overview, backends_of
 from sstplb.control.ctl.sheet import Sheet, ago, facts, milliseconds, moment, seconds
+from sstplb.control.explain import lines_of_view, timeline
 
 Shown = dict[str, Any]
 """One object of the API."""
@@ -224,7 +225,7 @@ def calls(page: Shown) -> Group:
 def calls_sheet(last: str) -> Sheet:
     """Return an empty table for calls; ``last``: what its last column is called."""
     return Sheet(
-        ">CALL", "CLIENT", "?LISTENER", "BACKEND", "?STARTED", ">DURATION", ">IN", ">OUT",
+        ">CALL", "CLIENT", "?USER", "?LISTENER", "BACKEND", "?STARTED", ">DURATION", ">IN", ">OUT",
         f"*{last}", is_cut=True,
     )  # fmt: skip
 
@@ -235,6 +236,7 @@ def call_row(shown: Shown) -> list[str | Text]:
     return [
         str(shown["id"]),
         shown["client"],
+        Text(shown.get("user", "-")),  # a client wrote it: no markup
         shown["listener"],
         shown.get("backend", "-"),
         moment(shown["started_at"]),
@@ -246,8 +248,11 @@ def call_row(shown: Shown) -> list[str | Text]:
 
 
 def call(shown: Shown) -> Group:
-    """Show one call with its phases."""
-    known = ("correlation_id", "server_name", "tls_version", "cipher", "pool", "backend")
+    """Show one call: who, and its steps so far."""
+    known = (
+        "user", "computer", "address", "authentication", "correlation_id", "tenant_id",
+        "server_name", "tls_version", "cipher", "pool", "backend",
+    )  # fmt: skip
     state_of = shown.get("outcome", "running")
     rows = [
         ("client", shown["client"]),
@@ -263,21 +268,11 @@ def call(shown: Shown) -> Group:
         Text.assemble((f"call {shown['id']} ", "bold"), state(state_of)),
         facts(rows),
     ]
-    if "reason" in shown:
-        detail = f": {shown['detail']}" if shown.get("detail") else ""
-        parts.append(Text(f"{shown['reason']}{detail}"))
-    goodbyes = [side for side in ("client", "backend") if f"{side}_goodbye" in shown]
-    if goodbyes:
-        said = [f"{side} {shown[f'{side}_goodbye']}" for side in goodbyes]
-        parts.append(Text(f"goodbye: {', '.join(said)}"))
     phases = {name: value for name, value in shown["phases"].items() if value is not None}
     if phases:
         times = [f"{name.removesuffix('_s')} {seconds(value)}" for name, value in phases.items()]
         parts.append(Text(f"phases: {', '.join(times)}"))
-    for tried in shown["tries"]:
-        word = tried["reason"] or "took the call"
-        parts.append(Text(f"asked {tried['backend']}: {word} ({milliseconds(tried['seconds'])})"))
-    return Group(*parts)
+    return Group(*parts, timeline(lines_of_view(shown), shown["started_at"]))
 
 
 # --- events -----------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ def test_calls_are_filtered_shown_and_ended(stage: OperatedStage) -> None:
             assert await first.rest() == b""
             assert await second.echo(packets(1404))
             one = await ctl(stage, "call", 1)
-            assert "asked rras1: took the call" in one.out
+            assert "rras1 has the call" in one.out
             assert "tls " in one.out
             assert (await ctl(stage, "call", 1, "--json")).json["reason"] == "ended_by_operator"
             assert "1 of 1" not in (found := await ctl(stage, "calls", "--find", "127.0.3")).out
