@@ -7,12 +7,23 @@ nothing moves, teach nothing and are left out.
 
 A span lasts from one look to the next (the page looks once a second). Checks, handshakes and the
 admin side run in the same processes and are in the figure: it is a little too high, never too low.
+With few bytes it is all of it; then no figure is told, by nobody (``per_gb``).
 """
 
 from collections.abc import Mapping
 
+GB = 1_000_000_000
+SPAN_BYTES_MIN = 50_000_000
+"""Fewer, in spans that were learnt from or looked at, say more of checks and of who looks."""
+SINCE_START_BYTES_MIN = GB
+"""The start and all idle hours are in it, too."""
 NEARLY_ALL = 0.99
 """Share of a span's bytes that makes it one mode's span."""
+
+
+def per_gb(cpu_s: float, moved: int, bytes_min: int = SPAN_BYTES_MIN) -> float | None:
+    """Return what a GB costs, CPU seconds; None: too few bytes were moved to tell."""
+    return cpu_s * GB / moved if moved >= bytes_min else None
 
 
 class CostMeter:

@@ -16,7 +16,7 @@ from sstplb.account.record import Outcome
 from sstplb.control import views
 from sstplb.control.balancer import Balancer
 from sstplb.control.configuration import Configuration
-from sstplb.control.cost import CostMeter
+from sstplb.control.cost import SINCE_START_BYTES_MIN, CostMeter, per_gb
 from sstplb.control.departure import Departure
 from sstplb.control.events import EventLog
 from sstplb.control.finding import (
@@ -47,7 +47,6 @@ from sstplb.net.listener import Listener
 
 EVENTS_LOOKED_AT = 2000
 """For what checks found after a call: more than are kept."""
-GB = 1_000_000_000
 
 
 class Sight:
@@ -118,11 +117,11 @@ class Sight:
                 mode,
                 meter.cpu_s.get(mode, 0.0),
                 meter.moved.get(mode, 0),
-                _per_gb(meter.cpu_s.get(mode, 0.0), meter.moved.get(mode, 0)),
+                per_gb(meter.cpu_s.get(mode, 0.0), meter.moved.get(mode, 0)),
             )
             for mode in dict.fromkeys(modes.values())
         )
-        return views.Cost(cpu_s, _per_gb(cpu_s, moved), by_mode)
+        return views.Cost(cpu_s, per_gb(cpu_s, moved, SINCE_START_BYTES_MIN), by_mode)
 
     # --- listeners, and what they show --------------------------------------------------------
 
@@ -212,7 +211,3 @@ class Sight:
         files = await asyncio.to_thread(capture.files_in, directory)
         running = await self._balancer.crew.captures()
         return CapturesView(str(directory), tuple(running), tuple(files))
-
-
-def _per_gb(cpu_s: float, moved: int) -> float | None:
-    return cpu_s * GB / moved if moved else None

@@ -170,6 +170,7 @@ class ModeCost:
     moved: int
     """Bytes moved in those spans, both ways together."""
     cpu_s_per_gb: float | None
+    """null: too few to tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,7 @@ class Cost:
 
     cpu_s: float
     cpu_s_per_gb: float | None
-    """CPU seconds for 10^9 bytes carried, both ways together; null: none were."""
+    """CPU seconds for 10^9 bytes carried, both ways together; null: too few to tell, so far."""
     modes: tuple[ModeCost, ...]
     """Every mode that is configured."""
 

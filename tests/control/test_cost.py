@@ -2,7 +2,7 @@
 
 import pytest
 
-from sstplb.control.cost import CostMeter
+from sstplb.control.cost import GB, SINCE_START_BYTES_MIN, SPAN_BYTES_MIN, CostMeter, per_gb
 
 
 def test_a_mode_is_charged_for_the_spans_it_had_to_itself() -> None:
@@ -42,3 +42,11 @@ def test_the_first_look_only_looks() -> None:
     meter = CostMeter()
     meter.look(5.0, {"offload": 1000})
     assert meter.cpu_s == {}
+
+
+def test_few_bytes_tell_nothing_of_many() -> None:
+    assert per_gb(0.2, 0) is None
+    assert per_gb(0.2, SPAN_BYTES_MIN - 1) is None, "checks, and who looks"
+    assert per_gb(0.2, SPAN_BYTES_MIN) == pytest.approx(4.0)
+    assert per_gb(2.0, SPAN_BYTES_MIN, SINCE_START_BYTES_MIN) is None, "the start as well"
+    assert per_gb(2.0, GB, SINCE_START_BYTES_MIN) == 2.0

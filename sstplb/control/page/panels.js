@@ -6,7 +6,6 @@ import { toBackend } from "./history.js";
 import { concerns, daysLeft, reasonOf, sameness, statusOf } from "./state.js";
 
 const SPARK_STEPS = 120;
-const LEARNT_BYTES_MIN = 50e6; // fewer say more of the checks and of this page than of the mode
 
 // --- at a glance ---------------------------------------------------------------------------------
 
@@ -321,7 +320,7 @@ export function drawCost(overview) {
 }
 
 function modeRow(mode) {
-  const isLearnt = mode.cpu_s_per_gb !== null && mode.moved >= LEARNT_BYTES_MIN;
+  const isLearnt = mode.cpu_s_per_gb !== null;
   return el(
     "tr",
     { "data-key": mode.mode },

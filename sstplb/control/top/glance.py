@@ -8,14 +8,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from sstplb.control.cost import per_gb
 from sstplb.control.ctl.names import BackendName, Overview, backends_of
 
 Shown = dict[str, Any]
 WINDOW_S = 5.0
 """Rates are over so long a time, or as long as has been seen."""
 GLANCES_MAX = 64
-GB, COUNTS_FROM_BYTES = 1_000_000_000, 1_000_000
-"""Below so many bytes the cost of one says nothing about the cost of many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ def rates(before: Glance, after: Glance) -> Rates:
             if name in totals
         },
         cpu=cpu_s / seconds,
-        cpu_s_per_gb=cpu_s * GB / moved if moved >= COUNTS_FROM_BYTES else None,
+        cpu_s_per_gb=per_gb(cpu_s, moved),
     )
 
 

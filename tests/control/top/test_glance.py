@@ -53,19 +53,19 @@ def test_rates_are_differences_over_time() -> None:
     glances.add(glance(overview()))
     assert glances.rates() is None, "one moment tells no rate"
     later = copy.deepcopy(overview(at=102.0))
-    later["totals"].update(opened=30, bytes_in=4_001_000, bytes_out=6_002_000)
-    later["listeners"][0].update(bytes_in=4_001_000, bytes_out=0)
+    later["totals"].update(opened=30, bytes_in=40_001_000, bytes_out=60_002_000)
+    later["listeners"][0].update(bytes_in=40_001_000, bytes_out=0)
     later["pools"][0]["backends"][0]["calls_total"] = 17
     later["cost"]["cpu_s"] = 2.5
     glances.add(glance(later))
     rates = glances.rates()
     assert rates is not None
     assert rates.calls == 10
-    assert rates.flow == Flow(2_000_000, 3_000_000)
-    assert rates.by_listener == {"vpn": Flow(2_000_000, 0)}, "counted anew: not less than nothing"
+    assert rates.flow == Flow(20_000_000, 30_000_000)
+    assert rates.by_listener == {"vpn": Flow(20_000_000, 0)}, "counted anew: not less than nothing"
     assert rates.by_backend == {ONE: 5, TWO: 0}
     assert rates.cpu == 0.25
-    assert rates.cpu_s_per_gb == pytest.approx(50)
+    assert rates.cpu_s_per_gb == pytest.approx(5)
 
 
 def test_rates_are_of_the_last_seconds_and_of_one_process() -> None:
