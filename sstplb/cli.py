@@ -117,8 +117,9 @@ def check(
     for listener, policy in prepared.server_policies.items():
         for served in policy.served:
             certificate = served.certificate
+            names = ", ".join(certificate.names) or f"no name, {certificate.subject}"
             err.print(
-                f"{listener}: serves {', '.join(certificate.names)} ({certificate.key_type}, "
+                f"{listener}: serves {names} ({certificate.key_type}, "
                 f"{days_left(certificate)} days left), SHA-256 {certificate.sha256.hex()}",
                 markup=False, soft_wrap=True,
             )  # fmt: skip

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -183,6 +184,25 @@ def test_certs_that_make_no_sense_leave_nothing_behind(
     assert done.returncode == code
     assert words.replace("new", str(tmp_path / "new")) in " ".join(done.stderr.split())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_simulated_server_that_cannot_begin_says_why(served: Issued, other: Issued) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = sstplb("rras", "--http", address)
+    assert done.returncode == 1
+    assert f"cannot listen on {address}: address already in use (ss -ltnp" in done.stderr
+    done = sstplb("rras", "--https", "127.0.0.1:0", "--cert", served.chain, "--key", other.key)
+    assert done.returncode == 3
+    assert f"{other.key}: this key does not belong to" in done.stderr
+
+
+def test_a_certificate_without_a_name_is_served_under_its_subject(
+    tmp_path: Path, pki: LabPki
+) -> None:
+    config = document(Issued(pki.root_path, pki.root_path.with_suffix(".key")))
+    said = sstplb("check", "--quiet", write(tmp_path / "a.yaml", config)).stderr
+    assert "vpn: serves no name, CN=sstplb lab root (" in said
 
 
 def test_a_root_key_without_its_certificate_is_not_replaced(tmp_path: Path, served: Issued) -> None:

@@ -100,7 +100,10 @@ def read(text: str, file: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = None if mark is None else mark.line + 1
-        raise ConfigError([Problem(f"not YAML: {error.problem}", file=file, line=line)]) from error
+        message = f"not YAML: {error.problem}"
+        if "'\\t'" in message:
+            message = "not YAML: a tab, where a line must be indented with spaces"
+        raise ConfigError([Problem(message, file=file, line=line)]) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         message = f"not YAML: the character {chr(error.character)!a} cannot stand in a text"

@@ -73,7 +73,7 @@ def parse(text: str, *, file: str = "configuration", base: Path | None = None) -
 def _built(found: Document, base: Path) -> Config:
     file = found.file
     if not isinstance(found.values, dict):
-        wanted = "begin with listeners and pools, as conf/minimal.yaml does"
+        wanted = "begin with listeners and pools (sstplb init writes a first one)"
         message = f"expected a section with keys: {wanted}"
         empty = found.values is None
         raise ConfigError(

@@ -18,6 +18,7 @@ from sstplb.config.schema import (
     CheckPreset,
     Config,
     Engine,
+    Ktls,
     Limits,
     Listener,
     MismatchPolicy,
@@ -46,6 +47,10 @@ def warnings(config: Config) -> list[Problem]:
     found += _admin_warnings(config.admin)
     if config.tls.engine is Engine.PORTABLE and config.tls.library is not None:
         found.append(Problem("has no effect: the portable engine has its own", "tls.library"))
+    if config.tls.ktls is Ktls.REQUIRED and not any(
+        listener.mode.terminates_tls for listener in config.listeners
+    ):
+        found.append(Problem("has no effect: TLS ends here in no listener", "tls.ktls"))
     modes: dict[str, set[Mode]] = {name: set() for name in config.pools}
     visited: set[str] = set()
     for number, listener in enumerate(config.listeners):

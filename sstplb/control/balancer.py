@@ -122,7 +122,9 @@ class Balancer:
             listener.reopen()
         except OSError as error:
             address = Endpoint(*listener.address)
-            raise ConflictError(f"cannot listen on {address}: {_in_words(error)}") from error
+            raise ConflictError(
+                f"cannot listen on {address}: {tcp.why_not_listening(error)}"
+            ) from error
         self._crew_changed()
 
     def pause(self) -> None:
@@ -257,7 +259,7 @@ class Balancer:
             try:
                 bound[address] = tcp.listen((address.host, address.port or 0), wanted.backlog)
             except (OSError, ValueError) as error:
-                message = f"cannot listen on {address}: {_in_words(error)}"
+                message = f"cannot listen on {address}: {tcp.why_not_listening(error)}"
                 problems.append(Problem(message, f"listeners[{number}].address"))
         if problems:
             _close_all(bound)
@@ -384,11 +386,3 @@ class Balancer:
 def _close_all(bound: dict[Endpoint, socket.socket]) -> None:
     for sock in bound.values():
         sock.close()
-
-
-def _in_words(error: OSError | ValueError) -> str:
-    if isinstance(error, PermissionError):
-        return "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return str(error)

@@ -271,8 +271,10 @@ def _ktls(
                     return openssl, f"kTLS for {taken_over}"
             openssl.offers_kernel = False
         why_not = f"OpenSSL {newest.version} hands nothing over to it"
-    if config.tls.ktls is Ktls.REQUIRED:
-        problems.append(Problem(f"there is no kTLS: {why_not}", "tls.ktls"))
+    ends_tls = any(listener.mode.terminates_tls for listener in config.listeners)
+    if ends_tls and config.tls.ktls is Ktls.REQUIRED:  # else there is nothing to hand over
+        message = f"there is no kTLS: {why_not}; or do without it: tls.ktls: auto"
+        problems.append(Problem(message, "tls.ktls"))
     return newest, f"no kTLS: {why_not}"
 
 

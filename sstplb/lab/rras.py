@@ -26,14 +26,15 @@ from email.utils import formatdate
 from enum import StrEnum
 from ipaddress import IPv4Network
 
+from sstplb.config.quantities import Endpoint
 from sstplb.config.schema import CertificateFiles
 from sstplb.errors import HeadError
 from sstplb.lab.rras_call import RrasCall, ServerSettings
-from sstplb.net.tcp import Address
+from sstplb.net.tcp import Address, why_not_listening
 from sstplb.protocol.head import HeadReader, RequestHead, build_response, sstp_response
 from sstplb.protocol.ppp_peer import Authentication
 from sstplb.protocol.registry import HELLO_TIMEOUT_S
-from sstplb.tls.certificate import load_certificate
+from sstplb.tls.certificate import load_certificate, load_identity
 
 HEAD_BYTES_MAX = 16384
 SLOW_S = 2.0
@@ -114,6 +115,7 @@ class Rras:
         if settings.https is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             assert settings.certificate is not None, "https needs a certificate"
+            load_identity(settings.certificate)  # it says what is wrong with which file
             context.load_cert_chain(settings.certificate.chain, settings.certificate.key)
             self.https = await self._listen(settings.https, context)
         if settings.http is not None:
@@ -149,12 +151,16 @@ class Rras:
             task.cancel()
 
     async def _listen(self, address: Address, context: ssl.SSLContext | None) -> Address:
-        server = await asyncio.start_server(
-            lambda reader, writer: self._serve(reader, writer, over_tls=context is not None),
-            *address,
-            ssl=context,
-            backlog=1024,
-        )
+        try:
+            server = await asyncio.start_server(
+                lambda reader, writer: self._serve(reader, writer, over_tls=context is not None),
+                *address,
+                ssl=context,
+                backlog=1024,
+            )
+        except OSError as error:
+            message = f"cannot listen on {Endpoint(*address)}: {why_not_listening(error)}"
+            raise OSError(error.errno, message) from error
         self._servers.append(server)
         host, port = server.sockets[0].getsockname()[:2]
         return host, port

@@ -63,6 +63,16 @@ def listen(address: Address, backlog: int) -> socket.socket:
     return sock
 
 
+def why_not_listening(error: OSError | ValueError) -> str:
+    """Say why nobody can listen there, and the way out."""
+    if isinstance(error, PermissionError):
+        return "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)"
+    if not isinstance(error, OSError) or not error.errno:
+        return str(error)
+    text = os.strerror(error.errno).lower()
+    return f"{text} (ss -ltnp says by whom)" if error.errno == errno.EADDRINUSE else text
+
+
 def refuse(sock: socket.socket) -> None:
     """Have a listening socket refuse who comes, for all processes that hold it; until ``listen``.
 

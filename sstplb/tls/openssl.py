@@ -207,7 +207,10 @@ def _load(name: str) -> Any:
         lib = _ffi().dlopen(name)
     except OSError as error:
         # Without cffi's own idea of where else to look.
-        raise OSError(str(error).partition(".  Additionally")[0]) from error
+        why, _, _ = str(error).partition(".  Additionally")
+        if "/" not in name:
+            why = f"the dynamic linker finds no library {name} (give its whole path)"
+        raise OSError(why) from error
     for call in ("OpenSSL_version_num", "SSL_CTX_new"):  # libcrypto has a version, too
         if not hasattr(lib, call):
             raise OSError(f"{name} is no libssl: it has no {call}")

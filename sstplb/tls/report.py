@@ -10,6 +10,7 @@ An alert's spelling depends on OpenSSL's version (``sslv3 alert bad certificate`
 """
 
 import re
+import ssl
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -131,12 +132,12 @@ REASONS: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 VERIFY_REASONS: Mapping[int, tuple[str, str]] = MappingProxyType(
     {
-        2: ("untrusted", "its issuer's certificate is not among the trusted CAs (tls.ca_file)"),
+        2: ("untrusted", "its issuer's certificate is not among the trusted CAs ({ca})"),
         10: ("expired", "it has expired: renew it"),
         9: ("not_yet_valid", "it is not valid yet: is the clock right?"),
         18: ("self_signed", "it is self-signed: trust it with tls.verify: pin, or issue another"),
-        19: ("untrusted", "the root at the end of its chain is not trusted (tls.ca_file)"),
-        20: ("untrusted", "its issuer is not among the trusted CAs (tls.ca_file)"),
+        19: ("untrusted", "the root at the end of its chain is not trusted ({ca})"),
+        20: ("untrusted", "its issuer is not among the trusted CAs ({ca})"),
         21: ("untrusted", "its chain is incomplete: the server must send the intermediates"),
         23: ("revoked", "it is revoked"),
         24: ("untrusted", "a certificate in its chain is no CA"),
@@ -146,7 +147,7 @@ VERIFY_REASONS: Mapping[int, tuple[str, str]] = MappingProxyType(
         68: ("weak", "it or a CA in its chain is signed with SHA-1 or MD5: renew it with SHA-256"),
     }
 )
-"""OpenSSL's X509_V_ERR numbers (x509_vfy.h)."""
+"""OpenSSL's X509_V_ERR numbers (x509_vfy.h). ``{ca}``: what names the CAs to trust."""
 
 
 _NOT_TLS = "not_tls"
@@ -190,9 +191,21 @@ def after_handshake(error: TlsError) -> TlsError:
     return TlsError(sentence, reason=slug)
 
 
-def translate_verify(number: int) -> TlsError:
-    """Return a failed verification as our error; ``number`` is an X509_V_ERR."""
-    slug, sentence = VERIFY_REASONS.get(number, ("untrusted", f"OpenSSL's reason {number}"))
+def translate_verify(number: int, words: str = "", *, ca: str = "tls.ca_file") -> TlsError:
+    """Return a failed verification as our error; ``number`` is an X509_V_ERR.
+
+    ``words``: OpenSSL's own, for a number that is not known. ``ca`` names the CAs to trust.
+    """
+    unknown = words or f"OpenSSL's reason {number}"
+    slug, sentence = VERIFY_REASONS.get(number, ("untrusted", unknown))
     return TlsError(
-        f"the server's certificate is not accepted: {sentence}", reason=f"certificate_{slug}"
+        f"the server's certificate is not accepted: {sentence.replace('{ca}', ca)}",
+        reason=f"certificate_{slug}",
     )
+
+
+def translate_standard(error: ssl.SSLError, *, ca: str) -> TlsError:
+    """Return an error of the standard library's TLS as ours. ``ca`` names the CAs to trust."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return translate_verify(error.verify_code, error.verify_message.rstrip("."), ca=ca)
+    return sentence_for([error.reason.replace("_", " ")] if error.reason else [])

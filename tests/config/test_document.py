@@ -53,7 +53,7 @@ def test_what_can_be_read_on_is_noted(text: str, said: str) -> None:
     ("text", "said"),
     [
         ("a: [", "x.yaml:1: not YAML"),
-        ("a: 1\n\tb: 2", "x.yaml:2: not YAML"),
+        ("a: 1\n\tb: 2", "x.yaml:2: not YAML: a tab, where a line must be indented with spaces"),
         ("a: 1\n---\nb: 2", "x.yaml:2: not YAML: but found another document"),
         ("a: 1\nb: \x00", "x.yaml:2: not YAML: the character '\\x00' cannot stand in a text"),
         ("a: \ud800", "cannot stand in a text"),

@@ -141,7 +141,7 @@ def test_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "x.yaml: is empty: begin with listeners and pools"),
+        ("", "x.yaml: is empty: begin with listeners and pools (sstplb init"),
         ("# nothing yet", "x.yaml: is empty"),
         ("- a", "x.yaml:1: expected a section with keys"),
         ("word", "x.yaml:1: expected a section with keys"),

@@ -29,6 +29,11 @@ WEB = another_pool("web: {backends: [{name: w, address: 10.0.0.21}]}")
         (GOOD + "limits: {idle_timeout: 90s}", "limits.idle_timeout: 90s is less than the 120 s"),
         (GOOD + "limits: {half_closed_timeout: 1h}", "longer than idle_timeout"),
         (GOOD + "tls: {engine: portable, library: libssl.so.3}", "tls.library: has no effect"),
+        (
+            changed("mode: offload", "mode: passthrough").replace("    certificates", "#")
+            + "tls: {ktls: required}",
+            "tls.ktls: has no effect",
+        ),
         (GOOD + "limits: {calls_max: 5, openings_max: 9}", "limits.openings_max: is more than"),
         (GOOD + "limits: {calls_max: 5, calls_max_per_client: 9}", "calls_max_per_client: is more"),
         (in_listener("calls_max: 9") + "limits: {calls_max: 5}", "listeners[0].calls_max: is more"),

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sstplb.config.loader import load
-from sstplb.config.schema import Config
+from sstplb.control.plan import Prepared, load
 from sstplb.control.watch import watch_certificates
 from sstplb.errors import ConflictError
 from sstplb.lab.pki import Issued, LabPki
@@ -65,7 +64,7 @@ def test_a_listener_whose_address_was_taken_says_so(
                 await ask.post(VPN, json={"standing": "draining"})
                 thief = await asyncio.start_server(lambda *_: None, *address)
                 error = error_of(await ask.post(VPN, json={"standing": "active"}), 409)
-                assert "address already in use" in error["message"]
+                assert "address already in use (ss -ltnp says by whom)" in error["message"]
                 thief.close()
                 await thief.wait_closed()
                 assert (await ask.post(VPN, json={"standing": "active"})).json()["accepting"]
@@ -126,11 +125,11 @@ def test_a_reload_that_is_overtaken_by_a_stop_opens_nothing(
         async with staged(OperatedStage(tmp_path, "offload", pki.root_path, served)) as stage:
             loop, departure = asyncio.get_running_loop(), stage.operator.departure
 
-            def load_while_somebody_stops_it(path: Path) -> Config:
+            def load_while_somebody_stops_it(path: Path) -> Prepared:
                 asyncio.run_coroutine_threadsafe(departure.stop(None), loop).result(LIMIT_S)
                 return load(path)
 
-            monkeypatch.setattr("sstplb.config.loader.load", load_while_somebody_stops_it)
+            monkeypatch.setattr("sstplb.control.plan.load", load_while_somebody_stops_it)
             before = stage.balancer.prepared
             with pytest.raises(ConflictError, match="is stopping"):
                 await stage.operator.configuration.reload()

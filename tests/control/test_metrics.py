@@ -197,7 +197,7 @@ def test_a_reload_that_succeeds_heals_certificates_that_could_not_be_read(
     async def story() -> None:
         async with staged(stage_of(tmp_path, pki, served)) as stage:
             with monkeypatch.context() as patched:
-                patched.setattr("sstplb.control.configuration.prepare", unreadable)
+                patched.setattr("sstplb.control.plan.prepare", unreadable)
                 with pytest.raises(ConfigError):
                     await stage.operator.configuration.reload_certificates()
             assert (await stage.scraped())("certificate_last_reload_ok") == 0

@@ -67,6 +67,8 @@ def test_a_library_that_does_not_fit_is_named(tmp_path: Path) -> None:
     for other in (libc, "libcrypto.so.3"):  # which has a version, too
         with pytest.raises(OSError, match="is no libssl: it has no "):
             libraries(str(other))
+    with pytest.raises(OSError, match=r"^the dynamic linker finds no library nowhere"):
+        libraries("nowhere")
     broken = tmp_path / "libssl.so.3"
     broken.write_bytes(b"not a library")
     with pytest.raises(OSError, match=str(broken)):

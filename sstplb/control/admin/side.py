@@ -210,7 +210,9 @@ def _open(place: Place, where: str) -> Door:
             return Door(place, _listen_unix(place))
         return Door(place, tcp.listen((place.host, place.port or 0), BACKLOG))
     except OSError as error:
-        message = f"cannot listen on {place}: {(error.strerror or str(error)).lower()}"
+        is_path = isinstance(place, Path)
+        why = (error.strerror or str(error)).lower() if is_path else tcp.why_not_listening(error)
+        message = f"cannot listen on {place}: {why}"
         raise ConfigError([Problem(message, where)]) from error
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import socket
+import ssl
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import httpx
 
 from sstplb.control.ctl.door import Door
 from sstplb.errors import AskError, NotAdmittedError, UnreachableError
+from sstplb.tls.report import translate_standard
 
 LOOK_MAX_S = 10.0
 """For an answer that only looks."""
@@ -146,7 +148,7 @@ class Api:
         except OSError as error:
             raise self._not_reached(error) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise UnreachableError(f"{self.door}: {_lowered(str(error))}") from error
+            raise UnreachableError(f"{self.door}: {_why(error)}") from error
 
     def _not_reached(self, error: OSError) -> AskError:
         """Return why the socket could not be knocked at."""
@@ -173,6 +175,22 @@ def _knock(path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knock:
         knock.settimeout(LOOK_MAX_S)
         knock.connect(str(path))
+
+
+def _why(error: BaseException) -> str:
+    """Say what httpx, or what is below it, means."""
+    below: BaseException | None = error
+    while below is not None and not isinstance(below, OSError):
+        below = below.__cause__ or below.__context__
+    if isinstance(below, ssl.SSLError):
+        return str(translate_standard(below, ca="--ca"))
+    if isinstance(below, ConnectionRefusedError):
+        return "nobody answers: is sstplb running, and started with this admin.address?"
+    if isinstance(below, OSError) and below.strerror:
+        return _lowered(below.strerror.partition("] ")[2] or below.strerror)
+    if isinstance(error, httpx.RemoteProtocolError):
+        return "what came is not HTTP: is it https?"
+    return _lowered(str(error))
 
 
 def _lowered(text: str) -> str:

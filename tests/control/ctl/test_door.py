@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -86,7 +87,7 @@ def test_over_tcp_the_file_s_token_and_certificate_are_used(
             if secured:
                 said = await asyncio.to_thread(typed, *named)
                 assert said.code == 5
-                assert "certificate verify failed" in said.err
+                assert "its issuer is not among the trusted CAs (--ca)" in said.err
 
     play(story)
 
@@ -106,7 +107,7 @@ def test_who_shows_another_certificate_than_the_file_s_is_not_spoken_to(
             )
             said = await asyncio.to_thread(typed, "version", "--conf", conf)
             assert said.code == 5
-            assert "certificate verify failed" in said.err
+            assert "the server's certificate is not accepted" in said.err
 
     play(story)
 
@@ -170,6 +171,31 @@ def test_somebody_else_s_web_server_is_no_balancer(stage: OperatedStage) -> None
         writer.close()
 
     play(story)
+
+
+def test_over_tcp_what_is_in_the_way_is_said_in_our_words() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def babble() -> None:
+            for _ in range(2):
+                caller, _ = server.accept()
+                with caller:
+                    caller.recv(4096)
+                    caller.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+        with ThreadPoolExecutor() as pool:
+            talking = pool.submit(babble)
+            over_tls = typed("status", "--url", f"https://127.0.0.1:{port}")
+            plain = typed("status", "--url", f"http://127.0.0.1:{port}")
+            talking.result(10)
+    refused = typed("status", "--url", f"http://127.0.0.1:{port}")
+    for said, words in (
+        (over_tls, "what came is not TLS: does the other side speak plain HTTP"),
+        (plain, "what came is not HTTP"),
+        (refused, "nobody answers: is sstplb running"),
+    ):
+        assert (said.code, words in said.err) == (5, True), said.err
 
 
 def test_without_permission_it_says_who_may(tmp_path: Path) -> None:
