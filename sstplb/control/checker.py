@@ -169,7 +169,7 @@ async def _ask(checks: PooledChecks, backend: Backend) -> Probed:
     is_told = backend.config.rras_certificate_sha256 is not None
     learns = check.method is CheckMethod.LOGIN and way.policy is None and not is_told
     while True:
-        bound = _to_bind_to(backend, served)
+        bound = _to_bind_to(backend, served) if way.policy is None else None
         leaf_der = bound.leaf_der if bound is not None else b""
         result = await probe(way, check, password=checks.password, leaf_der=leaf_der)
         if not learns or bound is None:

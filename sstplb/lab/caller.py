@@ -72,6 +72,8 @@ class CallReport:
     """What became of a call."""
 
     correlation_id: str
+    began: float
+    """When it began to connect; on the clock of the steps."""
     steps: list[Step] = field(default_factory=list)
     failure: Failure | None = None
     certificate: Certificate | None = None
@@ -83,7 +85,7 @@ class CallReport:
     ping_s: float | None = None
     echoed_bytes: int = 0
     connect_s: float | None = None
-    """From the first packet to an address."""
+    """From the first packet, TCP's, to an address."""
 
     @property
     def ok(self) -> bool:
@@ -102,14 +104,14 @@ async def place_call(
 
     ``until`` ends the time that is held before ``plan.hold_s`` is over.
     """
-    report = CallReport(new_correlation_id())
+    began = now_s()
+    report = CallReport(new_correlation_id(), began)
 
     def note(step: Step) -> None:
         report.steps.append(step)
         if on_step is not None:
             on_step(step)
 
-    began = now_s()
     way = Way(
         plan.address,
         policy=plan.policy,
@@ -121,7 +123,9 @@ async def place_call(
             leg = await dial(way)
     except (CallError, TimeoutError) as error:
         sentence = str(error) or f"no connection within {plan.timeout_s:g} s"
-        report.failure = Failure(getattr(error, "reason", "timeout"), sentence)
+        # To who dials it is the server; whether it is anybody's backend is not known here.
+        reason = getattr(error, "reason", "timeout").removeprefix("backend_")
+        report.failure = Failure(reason, sentence)
         note(Step(StepKind.FAILED, sentence, now_s()))
         return report
     host, port = leg.sock.getsockname()[:2]
@@ -310,7 +314,8 @@ async def _exchange(caller: Caller, total: int, report: CallReport) -> int:
     echoed = 0
     back = 0
     for number in range(count):
-        payload = number.to_bytes(4, "big") + os.urandom(DATAGRAM_BYTES - 4)
+        size = min(DATAGRAM_BYTES, total - number * DATAGRAM_BYTES)
+        payload = (number.to_bytes(4, "big") + os.urandom(DATAGRAM_BYTES - 4))[:size]
         sent.update(payload)
         await caller.send_ip(ipv4.udp(here, there, payload))
         last = number == count - 1

@@ -30,6 +30,7 @@ from sstplb.lab.caller import CallPlan, CallReport, place_call, place_calls
 from sstplb.lab.lessons.commands import app as lesson_app
 from sstplb.lab.pki import ROOT_DAYS, SERVER_DAYS, KeyKind, LabPki, parse_name
 from sstplb.lab.rras import Fault, Rras, RrasSettings
+from sstplb.net.call import now_s
 from sstplb.net.dial import Way
 from sstplb.net.probe import Probed
 from sstplb.net.probe import probe as probe_once
@@ -151,6 +152,8 @@ def probe(
     policy = _policy(ca, insecure) if over_tls else None
     usual = Transport.TLS if over_tls or kind == "tcp" else Transport.PLAIN
     password = _password(password_file, password_env)
+    if kind == "login" and not (user and password):
+        _usage("--method login needs an account: --user, and --password-file or --password-env")
     leaf = load_certificate(cert).leaf_der if cert is not None else b""
 
     async def ask() -> Probed:
@@ -160,23 +163,33 @@ def probe(
 
     result = _asynchronously(ask())
     verdict = result.verdict
+    reason, transcript = _in_options(verdict.reason), _in_options(verdict.transcript)
     if as_json:
         facts = {
             "good": verdict.good,
-            "reason": verdict.reason,
+            "reason": reason,
             "seconds": round(result.seconds, 6),
-            "transcript": verdict.transcript.splitlines(),
+            "transcript": transcript.splitlines(),
         }
         out.print_json(json.dumps(facts))
     else:
-        out.print(verdict.transcript, markup=False, soft_wrap=True)
+        out.print(transcript, markup=False, soft_wrap=True)
         word = "[green]well[/green]" if verdict.good else "[red]not well[/red]"
         out.print(f"\n{word} after {result.seconds * 1000:.1f} ms: ", end="")
-        out.print(_explain(name, verdict.reason, good=verdict.good), markup=False, soft_wrap=True)
+        # No certificate was seen, for hands were not shaken: it may not speak TLS at all.
+        hint = _NO_TLS if over_tls and result.leaf_der is None and "no answer" in reason else ""
+        said = _explain(name, reason, hint, good=verdict.good)
+        out.print(said, markup=False, soft_wrap=True)
     _leave(ExitCode.OK if verdict.good else ExitCode.FAILED)
 
 
-def _explain(method: str, reason: str, *, good: bool) -> str:
+_NO_TLS = (
+    "if it speaks plain HTTP on this port (an offloaded RRAS), give --plain; else look for a "
+    "firewall on the way."
+)
+
+
+def _explain(method: str, reason: str, otherwise: str, *, good: bool) -> str:
     """Say what a probe's result means for an operator."""
     if good and method == "tcp":
         return (
@@ -194,7 +207,7 @@ def _explain(method: str, reason: str, *, good: bool) -> str:
         ("without an answer", "if it speaks TLS on this port, leave out --plain."),
         ("crypto binding", "RRAS expects another certificate: compare with sstplb fingerprint."),
     )
-    hint = next((text for words, text in hints if words in reason), "")
+    hint = next((text for words, text in hints if words in reason), otherwise)
     return f"{reason}. {hint}".rstrip()
 
 
@@ -246,7 +259,7 @@ def call(
                     failed = sum(not r.ok for r in reports)
                     status.update(f"{len(reports)} of {calls} calls ended, {failed} failed")
             return reports
-        return [await place_call(plan, None if as_json else _show_step())]
+        return [await place_call(plan, None if as_json else _show_step(now_s()))]
 
     reports = _asynchronously(place())
     if as_json:
@@ -258,24 +271,20 @@ def call(
     _leave(ExitCode.OK if all(report.ok for report in reports) else ExitCode.FAILED)
 
 
-def _show_step() -> Callable[[Step], None]:
-    began: list[float] = []
-
+def _show_step(began: float) -> Callable[[Step], None]:
     def show(step: Step) -> None:
-        began.append(step.at)
         mark = "[red]✗[/red]" if step.kind is StepKind.FAILED else "[green]✓[/green]"
-        out.print(f"{mark} {(step.at - began[0]) * 1000:8.1f} ms  ", end="")
-        out.print(step.sentence, markup=False, soft_wrap=True)
+        out.print(f"{mark} {(step.at - began) * 1000:8.1f} ms  ", end="")
+        out.print(_in_options(step.sentence), markup=False, soft_wrap=True)
 
     return show
 
 
 def _call_facts(report: CallReport) -> dict[str, object]:
-    began = report.steps[0].at if report.steps else 0.0
     return {
         "ok": report.ok,
         "reason": report.failure.reason if report.failure else None,
-        "sentence": report.failure.sentence if report.failure else None,
+        "sentence": _in_options(report.failure.sentence) if report.failure else None,
         "correlation_id": report.correlation_id,
         "certificate_sha256": report.certificate.sha256.hex() if report.certificate else None,
         "tls_version": report.tls_version or None,
@@ -286,8 +295,8 @@ def _call_facts(report: CallReport) -> dict[str, object]:
         "steps": [
             {
                 "step": str(step.kind.value),
-                "at_s": round(step.at - began, 6),
-                "sentence": step.sentence,
+                "at_s": round(step.at - report.began, 6),
+                "sentence": _in_options(step.sentence),
             }
             for step in report.steps
         ],
@@ -297,7 +306,7 @@ def _call_facts(report: CallReport) -> dict[str, object]:
 def _show_call(report: CallReport) -> None:
     if report.ping_s is not None:
         out.print(f"  ping through the tunnel: {report.ping_s * 1000:.2f} ms")
-    if report.echoed_bytes:
+    if report.echoed_bytes and report.ok:
         out.print(f"  {report.echoed_bytes} bytes came back the same")
     out.print(f"  correlation id {report.correlation_id}: find it in the logs of both sides")
     if report.failure is not None:
@@ -506,6 +515,21 @@ def _password(file: Path | None, env: str) -> str:
     if file is not None:
         return read_secret(Secret(file=file))
     return read_secret(Secret(env=env)) if env else ""
+
+
+_OPTIONS = (
+    ("tls.ca_file", "--ca"),
+    ("set tls.server_name to a name it holds", "give one that it holds with --server-name"),
+    ("trust it with tls.verify: pin", "look without verifying (--insecure)"),
+    ("set tls.verify: pin", "look without verifying (--insecure)"),
+)
+"""Advice for who has a configuration, and the same for who has a command line."""
+
+
+def _in_options(text: str) -> str:
+    for setting, option in _OPTIONS:
+        text = text.replace(setting, option)
+    return text
 
 
 def _address(endpoint: Endpoint | None) -> Address | None:

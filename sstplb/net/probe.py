@@ -67,8 +67,8 @@ class _BadAnswerError(Exception):
 async def probe(way: Way, check: Check, *, password: str = "", leaf_der: bytes = b"") -> Probed:
     """Ask once. Never raises (but for cancellation): what fails is a bad verdict.
 
-    ``leaf_der`` is the certificate clients are shown, for a ``login`` in plain HTTP, where the
-    probe sees none itself. ``way.policy`` must be set exactly when the backend speaks TLS.
+    ``leaf_der`` is the certificate that a ``login`` binds to instead of the one that is seen; in
+    plain HTTP none is. ``way.policy`` must be set exactly when the backend speaks TLS.
     """
     began, transcript = now_s(), _Transcript()
     leg: Leg | None = None
@@ -83,7 +83,7 @@ async def probe(way: Way, check: Check, *, password: str = "", leaf_der: bytes =
             if info is not None:
                 shown = info.peer_leaf_der
                 transcript.note(f"{info.version}, {info.cipher}")
-            reason = await _ask(leg, way, check, password, shown or leaf_der, transcript)
+            reason = await _ask(leg, way, check, password, leaf_der or shown or b"", transcript)
             good = True
     except TimeoutError:
         good, reason = False, f"no answer within {check.timeout:g} s"
