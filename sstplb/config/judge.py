@@ -23,8 +23,10 @@ from sstplb.config.schema import (
     CheckMethod,
     Config,
     Listener,
+    ListenerTls,
     Mode,
     Pool,
+    PoolTls,
     ProxyVersion,
     Secret,
     Transport,
@@ -208,11 +210,15 @@ def _judge_terminating(listener: Listener, path: document.Path, report: Report) 
         _judge_secret(
             files.key_passphrase, (*path, "certificates", number, "key_passphrase"), report
         )
-    oldest, newest = listener.tls.min_version, listener.tls.max_version
-    if oldest > newest:
+    _judge_versions(listener.tls, (*path, "tls"), report)
+
+
+def _judge_versions(tls: ListenerTls | PoolTls, path: document.Path, report: Report) -> None:
+    if tls.min_version > tls.max_version:
         report(
-            (*path, "tls", "min_version"),
-            f"{oldest} is newer than max_version {newest}: no version would be left",
+            (*path, "min_version"),
+            f"{tls.min_version} is newer than max_version {tls.max_version}: "
+            "no version would be left",
         )
 
 
@@ -289,6 +295,7 @@ def _judge_backends(
 
 def _judge_pool(pool: Pool, path: document.Path, report: Report) -> None:
     tls: document.Path = (*path, "tls")
+    _judge_versions(pool.tls, tls, report)
     if pool.tls.verify is Verify.PIN and not pool.tls.pins:
         report(
             (*tls, "verify"),

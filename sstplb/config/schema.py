@@ -446,6 +446,9 @@ class PoolTls(Model):
     the first name in the certificate we serve (both sides hold the same one)."""
     min_version: Version = TlsVersion.TLS12
     """The oldest version spoken to a backend."""
+    max_version: Version = TlsVersion.TLS13
+    """The newest version offered to a backend. A session that is resumed costs both sides more
+    with 1.3, which agrees on new keys for it, than with 1.2, which does not."""
     session_resumption: bool = True
     """Whether a session with a backend is resumed, which saves both sides most of a handshake.
     Checks never resume: a certificate that was renewed is seen by the next one, and the sessions

@@ -111,7 +111,9 @@ class NativeContext:
         """Return the context towards a pool. Raises CertificateError for a bad CA file."""
         context = cls(openssl, server=False)
         lib, pointer = openssl.lib, context.pointer
-        context._control(numbers.SET_MIN_VERSION, dict(_VERSIONS)[settings.min_version])
+        versions = dict(_VERSIONS)
+        context._control(numbers.SET_MIN_VERSION, versions[settings.min_version])
+        context._control(numbers.SET_MAX_VERSION, versions[settings.max_version])
         groups = openssl.ffi.new("char[]", numbers.GROUPS_TO_BACKENDS)
         context._control(numbers.SET_GROUPS_LIST, 0, groups)
         if (settings.verify or Verify.CA) is Verify.CA:

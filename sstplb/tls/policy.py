@@ -149,7 +149,9 @@ class ClientPolicy:
 
 def _client_context(settings: PoolTls, verify: Verify) -> SSL.Context:
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    context.set_min_proto_version(dict(_VERSIONS)[settings.min_version])
+    versions = dict(_VERSIONS)
+    context.set_min_proto_version(versions[settings.min_version])
+    context.set_max_proto_version(versions[settings.max_version])
     context.set_options(_OPTIONS)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     if verify is Verify.CA:

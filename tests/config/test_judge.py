@@ -41,6 +41,8 @@ SECOND = "name: b, mode: offload, pool: rras, certificates: [{chain: a.pem}]"
         (changed("a.key}", "a.key, key_passphrase: {}}"), "expected either file or env"),
         (changed("a.key}", "a.key, key_passphrase: {file: a, env: B}}"), "either file or env"),
         (in_listener("tls: {min_version: 1.3, max_version: 1.2}"), "no version would be left"),
+        (in_pool("tls: {min_version: 1.3, max_version: 1.2}"),
+         "pools.rras.tls.min_version: 1.3 is newer than max_version 1.2: no version would be left"),
         (changed("127.0.0.1:443", "vpn.example.test:443"), "expected an IP address to listen on"),
         (in_pool("tls: {verify: pin}"), "pools.rras.tls.verify: pin needs pins"),
         (in_pool(f"tls: {{pins: [{'ab' * 32}]}}"), "set it, or leave the pins out"),

@@ -135,6 +135,15 @@ def test_our_client_and_the_librarys_server(
     converse(engine, library)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_our_client_offers_no_newer_version_than_it_may(
+    pki: LabPki, served: Issued, version: TlsVersion
+) -> None:
+    (engine, _), library = our_client(pki, max_version=version), library_server(served)
+    shake(engine, library)
+    assert engine.info.version == f"TLSv{version}"
+
+
 def test_a_handshake_byte_by_byte(pki: LabPki, served: Issued) -> None:
     engine, library = our_server(served), library_client(pki)
     shake(engine, library, 1)

@@ -283,17 +283,20 @@ def test_thousands_of_connections_leave_no_memory_behind(openssl: OpenSsl, serve
     play(story)
 
 
+@pytest.mark.parametrize("version", list(TlsVersion))
 def test_a_session_with_a_backend_is_resumed_with_the_leaf_remembered(
-    openssl: OpenSsl, pki: LabPki, served: Issued
+    openssl: OpenSsl, version: TlsVersion, pki: LabPki, served: Issued
 ) -> None:
     async def story() -> None:
-        policy = ClientPolicy(PoolTls(verify=Verify.CA, ca_file=pki.root_path), openssl)
+        settings = PoolTls(verify=Verify.CA, ca_file=pki.root_path, max_version=version)
+        policy = ClientPolicy(settings, openssl)
         resumed: list[bool] = []
         async with library_server(served) as address:
             for _ in range(3):
                 leg = await client_leg(address, policy, policy.sessions)
                 await leg.handshake()
                 policy.check(leg.info, NAME)
+                assert leg.info.version == f"TLSv{version}"
                 assert leg.info.peer_leaf_der == served.certificate.leaf_der
                 await leg.send(b"echo")
                 assert await leg.receive(100) == b"echo", "the ticket comes before it"
