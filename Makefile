@@ -26,7 +26,7 @@ help:  ## show this help
 
 setup: $(VENV)/ready-run  ## make the virtual environment with what sstplb itself needs
 
-demo: $(VENV)/ready-run  ## watch SSTP calls go through all three modes (ARGS="--once --json")
+demo: $(VENV)/ready-run  ## watch SSTP calls go through all three modes; until Ctrl-C (ARGS="--once --json")
 	@$(VENV)/bin/sstplb demo $(ARGS)
 
 test: $(VENV)/ready-dev system-packages  ## run all tests

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import re
@@ -16,10 +17,12 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 from sstplb.cli import app
 from sstplb.errors import ConfigError
+from sstplb.lab import demo
 from sstplb.lab.pki import Issued, LabPki
 from sstplb.tls.openssl import libraries
 from tests.characters import FakeBackend
@@ -242,11 +245,12 @@ def test_schema_is_json() -> None:
 
 
 @contextlib.contextmanager
-def process(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+def process(*arguments: str | Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """Run a command that stays; end it by its id."""
     running = subprocess.Popen(
         [sys.executable, "-m", "sstplb", *map(str, arguments)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=ROOT, env={**os.environ, **environment},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
         yield running
@@ -364,6 +368,33 @@ def test_an_unreadable_configuration_is_exit_code_3(tmp_path: Path) -> None:
         done = CliRunner().invoke(app, ["check", str(conf)])
     assert isinstance(done.exception, ConfigError)
     assert "cannot be read: Permission denied" in str(done.exception)
+
+
+def test_a_demonstration_that_is_terminated_leaves_nothing(tmp_path: Path) -> None:
+    """Not even the keys of its certificates."""
+    with process("demo", TMPDIR=str(tmp_path)) as running:
+        for _ in range(1000):
+            if list(tmp_path.glob("sstplb-demo-*/certs/*.key")):
+                break
+            time.sleep(0.02)
+        else:
+            raise AssertionError("it does not begin")
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_table_of_the_demonstration_fits_a_terminal_of_80_columns() -> None:
+    seen = {
+        "ok": 30, "calls": 30, "backends": {"rras1": 10, "rras2": 10, "rras3": 10},
+        "tls_handshakes_here": 60, "bytes": 12_500_000, "cpu_s": 10.02, "connect_ms": 1079.3,
+    }  # fmt: skip
+    out = io.StringIO()
+    demo.show_table(Console(file=out, width=80), demo.Facts(dict.fromkeys(demo.MODES, seen)))
+    said = out.getvalue()
+    assert "…" not in said
+    row = next(line for line in said.splitlines() if line.startswith("passthrough"))
+    assert row.split()[:3] == ["passthrough", "30/30", "10/10/10"]
 
 
 @contextlib.contextmanager

@@ -17,9 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.markup import escape
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -351,12 +350,14 @@ def as_json(explained: Explained) -> dict[str, Any]:
     }
 
 
-def as_table(explained: Explained) -> RenderableType:
-    """Return everything for people."""
+def as_text(explained: Explained) -> Iterator[RenderableType]:
+    """Yield everything for people, part by part."""
     lines = explained.lines
     began = explained.call.started_at if explained.call is not None else lines[0].at
-    title = Text(f"call {explained.wanted}, from {_iso(began)} on", style="bold")
-    return Group(title, timeline(lines, began), Text(""), *_verdict(explained))
+    yield Text(f"call {explained.wanted}, from {_iso(began)} on", style="bold")
+    yield timeline(lines, began)
+    yield Text("")
+    yield from _verdict(explained)
 
 
 def timeline(lines: Iterable[Line], began: float) -> Table:
@@ -370,7 +371,7 @@ def timeline(lines: Iterable[Line], began: float) -> Table:
     return table
 
 
-def _verdict(explained: Explained) -> Iterator[RenderableType]:
+def _verdict(explained: Explained) -> Iterator[Text]:
     call = explained.call
     if call is None:
         yield Text("No call with this id came to us: it failed before, or went elsewhere.")
@@ -379,7 +380,7 @@ def _verdict(explained: Explained) -> Iterator[RenderableType]:
     for found in call.diagnoses if call is not None else ():
         yield Text(f"cause   {found.sentence} [{found.cause}]", style="red")
         for fact in found.evidence:
-            yield Padding(Text(fact), (0, 0, 0, 8))
+            yield Text(f"        {fact}")
         yield Text(f"remedy  {found.remedy}", style="green")
     for code in explained.codes:
         known = CODES[code]

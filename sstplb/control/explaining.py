@@ -1,18 +1,17 @@
 """The command ``sstplb explain``: thin; ``explain.py`` finds what it shows."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from sstplb.account.windows import is_correlation_id
 from sstplb.config.reading import in_words
 from sstplb.control.ctl import door, group
 from sstplb.control.ctl.api import Api
 from sstplb.control.ctl.door import Told
-from sstplb.control.explain import Known, as_json, as_table, explain, from_api, from_log
+from sstplb.control.explain import Known, as_json, as_text, explain, from_api, from_log
 from sstplb.errors import AskError, ConfigError, Problem, SstplbError
 
 app = typer.Typer()
@@ -65,9 +64,12 @@ def explain_call(
             int(group.fail(AskError(str(error), reason=error.reason), as_json=with_json))
         ) from error
     if with_json:
-        Console().print_json(json.dumps(as_json(explained)))
-    else:
-        Console(highlight=False).print(as_table(explained))
+        group.print_json(as_json(explained))
+        return
+    screen = group.console(markup=True)
+    for part in as_text(explained):
+        # What somebody may want to copy is left to the terminal to wrap.
+        screen.print(part, soft_wrap=isinstance(part, Text))
 
 
 def _found(

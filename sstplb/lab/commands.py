@@ -6,15 +6,13 @@ balancer's own commands. Exit codes are those of ``control/run.py``.
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, NoReturn
 
 import typer
-import uvloop
-from rich.console import Console
 from rich.table import Table
 
 from sstplb.balance.health import apply_preset
@@ -26,6 +24,7 @@ from sstplb.control.ctl import group, rolling
 from sstplb.control.run import ExitCode
 from sstplb.errors import AskError, CertificateError, ConfigError
 from sstplb.lab import demo as lab_demo
+from sstplb.lab import lifetime
 from sstplb.lab.caller import CallPlan, CallReport, place_call, place_calls
 from sstplb.lab.lessons.commands import app as lesson_app
 from sstplb.lab.pki import ROOT_DAYS, SERVER_DAYS, KeyKind, LabPki, parse_name
@@ -40,8 +39,6 @@ from sstplb.protocol.ppp_peer import Authentication
 from sstplb.tls.certificate import days_left, load_certificate, read_secret
 from sstplb.tls.policy import ClientPolicy
 
-T = TypeVar("T")
-
 app = typer.Typer()
 certs_app = typer.Typer(
     help="Lab certificates: a root, and servers' certificates from it; and where a renewal stands.",
@@ -49,7 +46,7 @@ certs_app = typer.Typer(
 )
 app.add_typer(certs_app, name="certs")
 app.add_typer(lesson_app, name="lesson")
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+out, err = group.console(markup=True), group.console(is_error=True, markup=True)
 
 Target = Annotated[
     Endpoint,
@@ -161,7 +158,7 @@ def probe(
         way = Way(address, policy, server_name or target.host)
         return await probe_once(way, settings, password=password, leaf_der=leaf)
 
-    result = _asynchronously(ask())
+    result = lifetime.run(ask())
     verdict = result.verdict
     reason, transcript = _in_options(verdict.reason), _in_options(verdict.transcript)
     if as_json:
@@ -261,7 +258,7 @@ def call(
             return reports
         return [await place_call(plan, None if as_json else _show_step(now_s()))]
 
-    reports = _asynchronously(place())
+    reports = lifetime.run(place())
     if as_json:
         out.print_json(json.dumps([_call_facts(report) for report in reports]))
     elif calls > 1:
@@ -380,7 +377,7 @@ def rras(
             await server.stop()
 
     try:
-        _asynchronously(serve())
+        lifetime.run(serve())
     except KeyboardInterrupt:
         out.print("stopped")
 
@@ -494,17 +491,13 @@ def demo(
     """Watch SSTP calls go through all three modes, on this machine alone.
 
     Lab certificates, simulated RRAS servers, the balancer, a crowd of callers: round robin and
-    affinity at work, a TCP check that lies, a wrong offload hash explained. Ends with a table.
+    affinity at work, a TCP check that lies, a wrong offload hash explained. Shows a table in under
+    a minute; then everything stays, to be tried, until Ctrl-C. --once ends there.
     """
-    _leave(_asynchronously(lab_demo.demo(out, once=once, as_json=as_json)))
+    _leave(lifetime.run(lab_demo.demo(out, once=once, as_json=as_json)))
 
 
 # --- small change -----------------------------------------------------------------------------
-
-
-def _asynchronously(work: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
 
 
 def _policy(ca: Path | None, insecure: bool) -> ClientPolicy:

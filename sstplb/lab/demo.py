@@ -20,6 +20,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.rule import Rule
 from rich.table import Table
 
 from sstplb.account.exposition import format_bytes
@@ -35,6 +36,8 @@ NAME = "vpn.example.test"
 MODES = ("passthrough", "offload", "reencrypt")
 CLIENTS = 30
 CALL_BYTES = 200_000
+COLUMNS = 80
+"""Of the narrowest terminal that everything fits into."""
 
 
 @dataclass(slots=True)
@@ -160,7 +163,8 @@ async def demo(console: Console, *, once: bool, as_json: bool) -> ExitCode:
     facts = Facts()
     with tempfile.TemporaryDirectory(prefix="sstplb-demo-") as name:
         stage = Stage(Path(name))
-        screen.rule("sstplb: SSTP through three modes")
+        title = Rule("sstplb: SSTP through three modes")
+        screen.print(title, width=min(screen.width, COLUMNS))
         screen.print(
             "Three simulated RRAS servers, one balancer process per mode, and "
             f"{CLIENTS} clients calling each of them.\n"
@@ -171,7 +175,7 @@ async def demo(console: Console, *, once: bool, as_json: bool) -> ExitCode:
             await _show_lying_check(screen, stage, facts)
             await _show_wrong_hash(screen, stage, facts)
             await _show_other_certificate(screen, stage, facts)
-            _show_table(screen, facts)
+            show_table(screen, facts)
             if as_json:
                 shown = {"modes": facts.modes, "claims": [_claim_facts(c) for c in facts.claims]}
                 console.print_json(json.dumps({"ok": facts.all_hold, **shown}))
@@ -341,11 +345,13 @@ async def _show_other_certificate(screen: Console, stage: Stage, facts: Facts) -
 # --- what is shown at the end -------------------------------------------------------------------
 
 
-def _show_table(screen: Console, facts: Facts) -> None:
+def show_table(screen: Console, facts: Facts) -> None:
+    """Show what was seen; it fits into ``COLUMNS``."""
     screen.print()
-    table = Table(title="What each mode did, and what it cost its balancer (this run)")
+    title = "What each mode did, and what it cost its balancer (this run)"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("mode")
-    for column in ("calls", "per server", "TLS here", "moved", "CPU", "CPU/call", "connect"):
+    for column in ("calls", "servers", "TLS here", "moved", "CPU", "CPU/call", "connect"):
         table.add_column(column, justify="right")
     for mode in MODES:
         seen = facts.modes[mode]

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
+from typer.testing import CliRunner
 
 from sstplb.account.causes import Cause
-from sstplb.control.explain import Explained, as_json, as_table, explain, from_log
+from sstplb.cli import app
+from sstplb.control.explain import Explained, as_json, as_text, explain, from_log
 from sstplb.errors import BadRequestError, UnknownThingError
 from tests.control.test_windows_log import DIALS, ELSE, FAILED, GUID, RENDERED
 
@@ -41,7 +44,7 @@ def log(path: Path, *lines: Any) -> Path:
 
 def shown(explained: Explained) -> str:
     out = io.StringIO()
-    Console(file=out, width=200).print(as_table(explained))
+    Console(file=out, width=200).print(*as_text(explained), sep="\n")
     return out.getvalue()
 
 
@@ -144,3 +147,22 @@ def test_what_cannot_be_explained_says_why(tmp_path: Path) -> None:
     nameless = from_log(log(tmp_path / "log2", {**CALL, "correlation_id": None}), "7")
     with pytest.raises(BadRequestError, match="has no correlation id"):
         explain("7", nameless, [exported])
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_what_somebody_may_copy_is_in_one_line(
+    is_terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Piped nothing is wrapped; on a terminal its own wrapping is not in what is copied."""
+    monkeypatch.setenv("COLUMNS", "40")
+    if is_terminal:
+        monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    path = log(tmp_path / "log", CALL)
+    found = from_log(path, "7")
+    assert found is not None
+    remedy = f"remedy  {found.diagnoses[0].remedy}"
+    assert len(remedy) > 40
+    said = CliRunner().invoke(app, ["explain", GUID, "--log", str(path)]).stdout
+    lines = [Text.from_ansi(line).plain for line in said.splitlines()]
+    assert remedy in lines
+    assert any(line.startswith(f"call {GUID}, from ") for line in lines)

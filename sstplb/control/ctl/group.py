@@ -186,9 +186,9 @@ def callback(
     context.obj = Asked(told(conf, socket, url, token_file, ca), as_json, yes)
 
 
-def console(*, is_error: bool = False) -> Console:
-    """Return where things are printed; tables are cut to fit terminals only."""
-    shown = Console(stderr=is_error, highlight=False, markup=False, emoji=False)
+def console(*, is_error: bool = False, markup: bool = False) -> Console:
+    """Return where things are printed; lines and tables are made to fit terminals only."""
+    shown = Console(stderr=is_error, highlight=False, markup=markup, emoji=False)
     if not shown.is_terminal:
         shown.width = WIDE
     return shown

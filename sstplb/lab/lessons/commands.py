@@ -1,15 +1,15 @@
 """The command ``sstplb lesson``: list, run, answer."""
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvloop
 from rich.console import Console
 
+from sstplb.control.ctl.group import console
 from sstplb.control.run import ExitCode
+from sstplb.lab import lifetime
 from sstplb.lab.lessons import as_html, as_markdown, ladder
 from sstplb.lab.lessons.on_terminal import Terminal
 from sstplb.lab.lessons.page import Lesson, Page
@@ -18,7 +18,7 @@ app = typer.Typer(
     help="Learn SSTP and its balancers: lessons that run for real, on this machine alone.",
     no_args_is_help=True,
 )
-out = Console(highlight=False)
+out = console(markup=True)
 
 Which = Annotated[str, typer.Argument(help="A lesson's number, or all.", metavar="N|all")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -69,8 +69,7 @@ def run_lessons(
     if broken and (len(lessons) > 1 or broken not in known):
         raise typer.BadParameter(f"--break: expected one lesson, and one of: {', '.join(known)}")
     screen = Console(quiet=True) if as_json else out
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        shown = [(lesson, runner.run(_show(lesson, screen, broken))) for lesson in lessons]
+    shown = [(lesson, lifetime.run(_show(lesson, screen, broken))) for lesson in lessons]
     if html is not None:
         _keep_html(shown, html)
         screen.print(f"The report: {html / 'index.html'}", markup=False, soft_wrap=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from rich.console import Console
 from rich.markup import escape
+from rich.rule import Rule
 
 from sstplb.lab.lessons import text_picture
 from sstplb.lab.lessons.page import (
@@ -37,9 +38,13 @@ class Terminal:
 
     def begin(self, lesson: Lesson) -> None:
         """Show what stands before the run."""
-        self._console.rule(f"[b]Lesson {lesson.number}. {escape(lesson.title)}[/b]")
+        self._title(lesson)
         for text in lesson.paragraphs:
             self._paragraph(text)
+
+    def _title(self, lesson: Lesson) -> None:
+        title = Rule(f"[b]Lesson {lesson.number}. {escape(lesson.title)}[/b]")
+        self._console.print(title, width=self._width)
 
     def block(self, block: Block) -> None:
         """Show one block."""
@@ -96,7 +101,7 @@ class Terminal:
 
     def answer(self, lesson: Lesson) -> None:
         """Show a lesson's question and its answer."""
-        self._console.rule(f"[b]Lesson {lesson.number}. {escape(lesson.title)}[/b]")
+        self._title(lesson)
         self._paragraph(lesson.question)
         self._paragraph(lesson.answer)
 
