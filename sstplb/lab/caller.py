@@ -123,6 +123,8 @@ async def place_call(
             leg = await dial(way)
     except (CallError, TimeoutError) as error:
         sentence = str(error) or f"no connection within {plan.timeout_s:g} s"
+        if isinstance(error, TimeoutError) and plan.policy is not None:
+            sentence += ", TLS included: does the server speak plain HTTP there (--plain)?"
         # To who dials it is the server; whether it is anybody's backend is not known here.
         reason = getattr(error, "reason", "timeout").removeprefix("backend_")
         report.failure = Failure(reason, sentence)

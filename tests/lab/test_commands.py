@@ -2,18 +2,23 @@
 
 import asyncio
 import re
+import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from sstplb.balance.health import Verdict
 from sstplb.cli import app
+from sstplb.config.schema import PoolTls
 from sstplb.lab import commands
+from sstplb.lab.caller import CallPlan, place_call
 from sstplb.lab.pki import Issued, LabPki
 from sstplb.lab.rras import Rras, RrasSettings
 from sstplb.net.probe import Probed
+from sstplb.tls.policy import ClientPolicy
 from tests.characters import SERVER_NAME
 
 LOGIN = ("--user", "user", "--password-env", "SSTPLB_TEST_LOGIN")
@@ -95,6 +100,19 @@ def test_silence_where_tls_was_spoken_may_be_plain_http(monkeypatch: pytest.Monk
     assert "give --plain" in sstplb("probe", "127.0.4.9:9").output
     assert "--plain" not in sstplb("probe", "127.0.4.9:9", "--plain").output
     assert "--plain" not in sstplb("probe", "127.0.4.9:9", "--method", "tcp").output
+
+
+def test_a_call_that_nobody_answers_asks_whether_it_is_plain_http(pki: LabPki) -> None:
+    silent = socket.create_server(("127.0.4.9", 0))
+    policy = ClientPolicy(PoolTls(ca_file=pki.root_path))
+    with silent:
+        plan = CallPlan(silent.getsockname(), "x", "user", "password", policy, timeout_s=0.1)
+        failed = asyncio.run(place_call(plan)).failure
+        assert failed is not None
+        assert "(--plain)" in failed.sentence
+        failed = asyncio.run(place_call(replace(plan, policy=None))).failure
+        assert failed is not None
+        assert "--plain" not in failed.sentence
 
 
 def test_a_call_says_what_was_asked_and_times_the_handshake(server: str, pki: LabPki) -> None:
