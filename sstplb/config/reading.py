@@ -57,7 +57,7 @@ def in_words(error: OSError) -> str:
     if isinstance(error, FileNotFoundError) and not os.path.exists(folder):  # noqa: PTH110 - as above
         text = f"there is no directory {folder}"
     elif isinstance(error, PermissionError):
-        text += "; root, or the user sstplb runs as, may have more"
+        text += ": try it as its owner, or as root"
     elif isinstance(error, FileExistsError):
         text = "is there already, and no directory"
     return f"{error.filename}: {text[:1].lower()}{text[1:]}"

@@ -33,5 +33,10 @@ def test_a_file_of_the_largest_size_is_read(tmp_path: Path) -> None:
     assert read_file(tmp_path / "full", 10) == b"a" * 10
 
 
+def test_without_permission_somebody_else_may_try() -> None:
+    error = PermissionError(13, "Permission denied", "a.key")
+    assert in_words(error) == "a.key: permission denied: try it as its owner, or as root"
+
+
 def test_an_error_without_a_file_keeps_its_words() -> None:
     assert in_words(OSError(111, "Connection refused")) == "Connection refused"

@@ -204,6 +204,8 @@ def _not_permitted(path: Path) -> str:
         owner = pwd.getpwuid(path.stat().st_uid).pw_name
     except (OSError, KeyError):  # its directory is closed to us, too
         return f"{denied}only the user sstplb runs as, and root, may use it"
+    if owner == "root":
+        return f"{denied}only root may use it; try it with sudo"
     return f"{denied}only {owner} and root may use it; try it with sudo -u {owner}"
 
 
