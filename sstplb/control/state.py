@@ -21,6 +21,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sstplb.balance.pool import Pool
+from sstplb.config.reading import open_file
 from sstplb.config.schema import Standing
 from sstplb.control.balancer import Balancer
 from sstplb.control.files import replace_file
@@ -86,7 +87,8 @@ def restore(plan: Plan, state: State) -> None:
 def load(path: Path) -> State | None:
     """Read the file; None: there is none, or it was damaged and has been set aside."""
     try:
-        content = path.read_bytes()
+        with open_file(path) as file:
+            content = file.read()
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -1,6 +1,7 @@
 """What outlives the process: it ages, fits what is configured, and never stops a start."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,11 @@ def test_a_damaged_file_is_set_aside(content: bytes, tmp_path: Path) -> None:
 
 def test_without_a_file_there_is_nothing(tmp_path: Path) -> None:
     assert state.load(tmp_path / "none") is None
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert state.load(tmp_path / "pipe") is None
 
 
 def test_bad_keys_in_a_file_are_skipped() -> None:
