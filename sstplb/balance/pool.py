@@ -3,8 +3,8 @@
 A call asks for its ``candidates`` once: affinity first, then the strategy's order, backups after
 all others. For each it tries it takes a place (``reserve``), which counts at once: a backend's
 ``calls_max`` cannot be overshot by calls that are still dialing, however many dial together. The
-place is given back when the try fails, or becomes a running call at hand-over. Only then is the
-client is remembered, so after a failover affinity knows who really took the call. A backend that
+place is given back when the try fails, or becomes a running call at hand-over. Only then the client
+is remembered, so after a failover affinity knows who really took the call. A backend that
 then fails the call is asked last by that client (``affinity.py``): whatever the strategy, its next
 try goes elsewhere if it can.
 
