@@ -526,7 +526,8 @@ class Limits(Model):
     """The same limit, once one side has finished sending."""
     relay_buffer: Bytes = 262_144
     """The most that is read from one side before it is written to the other. A receiver that does
-    not keep up holds one in memory; where there are many, from the 65th on 32 KiB each."""
+    not keep up holds one in memory; of many in one process, the 65th and those after it 32 KiB each
+    (not with the portable engine)."""
     tcp_keepalive: SecondsOrZero = 120.0
     """Silence after which TCP asks the far end whether it still lives; 0 turns it off."""
     stop_timeout: SecondsOrZero = 30.0

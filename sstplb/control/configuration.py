@@ -89,8 +89,8 @@ class Configuration:
 
     async def reload(self) -> Review:
         """Put the file in force. Raises ConfigError or ConflictError: nothing has changed then."""
-        engine = self._balancer.prepared.engine
         async with self._turns.take_while_it_stays(), self._telling_manager():
+            before = self._balancer.prepared
             try:
                 # Reading files and parsing keys takes a while: running calls must not wait.
                 with self._tally.reloads.counted():
@@ -115,9 +115,7 @@ class Configuration:
         for lost in review.drift_lost:
             log.warning("drift_dropped", message=f"{lost.path}: was {lost.before}, is {lost.after}")
         text = f"{self.file} is in force; running calls keep what they had"
-        if prepared.engine != engine:
-            text += f"; TLS engine for new ones: {prepared.engine}"
-        log.info("reloaded", message=text)
+        log.info("reloaded", message=text + _engine_news(before, prepared))
         return review
 
     async def reload_certificates(self) -> None:
@@ -126,13 +124,14 @@ class Configuration:
         Raises ConfigError or ConflictError: nothing has changed then.
         """
         async with self._turns.take_while_it_stays():
+            before = self._balancer.prepared
             with self._tally.certificate_reloads.counted():
                 prepared = await asyncio.to_thread(plan.prepare, self.in_force)
                 self._turns.insist_that_it_stays()
                 await self._balancer.reload(prepared, recheck=False)
             self.doors.settle(prepared)
             text = "certificates and keys were read again"
-            log.info("certificates_reloaded", message=text)
+            log.info("certificates_reloaded", message=text + _engine_news(before, prepared))
 
     async def save(self) -> list[Difference]:
         """Write the drift back to the file; return what was written. Raises ConflictError."""
@@ -299,6 +298,10 @@ class Configuration:
             self._manager.ready(f"the file is not in force: {error.problems[0]}")
             raise
         self._manager.ready(views.in_brief(self._balancer))
+
+
+def _engine_news(before: Prepared, now: Prepared) -> str:
+    return "" if now.engine == before.engine else f"; TLS engine for new calls: {now.engine}"
 
 
 def warn(problems: list[Problem]) -> None:

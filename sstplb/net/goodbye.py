@@ -78,7 +78,7 @@ class _Way:
         self.source, self.sink = source, sink
         self.parting = Parting(boundary)
         self.is_closed = meter.ended
-        """The sink was told that nothing more comes this way."""
+        """Nothing may be given to the sink any more: it was said to have ended, or is gone."""
         self.source_is_gone = meter.ended
         self._meter = meter
         self._waiting = leftover
@@ -118,11 +118,15 @@ class _Way:
             await self.sink.send(data)
 
     async def end(self) -> None:
-        """Give what waits, end the sink's connection, and wait until the source ends its own."""
+        """Give what waits, and end the sink's connection; one that is full, when it has room."""
         with contextlib.suppress(OSError, TlsError):
             if not self.is_closed:
                 await self.give()
-                await self.sink.send_end()
+            await self.sink.send_end()
+
+    async def drain(self) -> None:
+        """Read the source until it has ended its connection."""
+        with contextlib.suppress(OSError, TlsError):
             while not self.source_is_gone and await self.source.receive():
                 pass
 
@@ -177,3 +181,4 @@ async def _close_in_order(*ways: _Way) -> None:
         async with asyncio.timeout(DISCONNECT_RECEIVER_TIMEOUT_S), asyncio.TaskGroup() as group:
             for way in ways:
                 group.create_task(way.end(), name="ending a call")
+                group.create_task(way.drain(), name="draining a call")

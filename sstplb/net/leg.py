@@ -93,7 +93,8 @@ class Leg(ABC):
     def end(self) -> bool:
         """Say that nothing more will be given; return whether that is said. Never raises.
 
-        False: there was no room for it; call it again when the socket is writable.
+        False: there was no room for it; call it again when the socket is writable. Once it is said,
+        to say it again changes nothing.
         """
 
     def rest(self) -> None:  # noqa: B027 - most legs need nothing

@@ -40,7 +40,7 @@ def client_leg(
 class NativeLeg(SecureLeg):
     """A leg under TLS by the native engine."""
 
-    __slots__ = ("_connection", "_is_reset", "_place", "_sessions")
+    __slots__ = ("_connection", "_has_ended", "_is_reset", "_place", "_sessions")
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class NativeLeg(SecureLeg):
         if context.openssl.offers_kernel:
             with contextlib.suppress(OSError):  # then OpenSSL does it all
                 kernel.attach(self.sock)
+        self._has_ended = False
         self._is_reset = False
         self._sessions = sessions
         self._place = (self.sock.getpeername(), server_name) if sessions is not None else None
@@ -124,11 +125,13 @@ class NativeLeg(SecureLeg):
 
     def end(self) -> bool:
         """Send close_notify and a FIN."""
-        if self._connection.kernel_sends:
-            is_said = kernel.close_notify(self.sock)
-        else:
-            is_said = self._connection.close_notify()
-        return is_said and self._below.end()
+        if not self._has_ended:  # else OpenSSL would read, and drop, what is still to be received
+            if self._connection.kernel_sends:
+                is_said = kernel.close_notify(self.sock)
+            else:
+                is_said = self._connection.close_notify()
+            self._has_ended = is_said and self._below.end()
+        return self._has_ended
 
     def rest(self) -> None:
         """Give back what only a busy call needs; the next bytes bring it back."""

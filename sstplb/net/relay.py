@@ -270,10 +270,13 @@ class Relay:
 
     def look(self) -> None:
         """Look how long it has been silent; look again when it could be too long."""
-        half_closed = self.flow.inward.ended or self.flow.outward.ended
+        ended = self.flow.inward.ended, self.flow.outward.ended
         limits = self.limits
-        limit = limits.half_closed_timeout_s if half_closed else limits.idle_timeout_s
+        limit = limits.half_closed_timeout_s if any(ended) else limits.idle_timeout_s
         silent_for = monotonic() - self.flow.moved_at
+        if silent_for >= limit and all(ended):  # a sink is too full to be told, and may have gone
+            self._finish()
+            return
         if silent_for >= limit:
             self.interrupt(
                 IdleTooLongError(f"no byte either way for {silent_for:.0f} s (limit {limit:g} s)")
@@ -288,7 +291,11 @@ class Relay:
 
     def pump_is_done(self) -> None:
         """Finish when it was the last."""
-        if all(pump.is_done for pump in self.pumps) and not self.finished.done():
+        if all(pump.is_done for pump in self.pumps):
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self.finished.done():
             self.finished.set_result(None)
 
     def fail(self, error: Exception) -> None:

@@ -52,9 +52,10 @@ def close_notify(sock: socket.socket) -> bool:
 
     The kernel also takes a record that TCP has no room for: it says nothing of that, and passes
     it on later. A FIN that is sent meanwhile cuts it off. To be given something more is what makes
-    the kernel try again at once; if there is still room afterwards, it kept nothing back. So,
-    False: call this again when the socket is writable. A second close_notify does no harm, for
-    what follows the first is ignored (RFC 8446, 6.1; RFC 5246, 7.2.1). Never raises.
+    the kernel try again at once; if there is room afterwards, a third of the send buffer, then it
+    did not stop for lack of it. So, False: call this again when the socket is writable. A second
+    close_notify does no harm, for what follows the first is ignored (RFC 8446, 6.1; RFC 5246,
+    7.2.1). Never raises.
     """
     try:
         sock.sendmsg([CLOSE_NOTIFY], [(SOL_TLS, TLS_SET_RECORD_TYPE, ALERT)])

@@ -377,9 +377,10 @@ class NativeConnection:
     def rest(self) -> None:
         """Give back the batch reader, if no record is waiting."""
         if self._batch_reader is not None and not self._lib.SSL_has_pending(self._ssl):
+            # Freeing it marks the SSL as shut down both ways, without a word on the wire.
+            was_shut_down = self._lib.SSL_get_shutdown(self._ssl)
             self._free_batch_reader()
-            # Freeing it marked the SSL as shut down both ways, without a word on the wire.
-            self._lib.SSL_set_shutdown(self._ssl, 0)
+            self._lib.SSL_set_shutdown(self._ssl, was_shut_down)
 
     def close_notify(self) -> bool:
         """Say that nothing more will be sent; False: say it again when the socket is writable."""

@@ -47,7 +47,7 @@ void SSL_set_accept_state(SSL *); void SSL_set_connect_state(SSL *);
 void SSL_set0_rbio(SSL *, BIO *); void SSL_set0_wbio(SSL *, BIO *);
 int SSL_do_handshake(SSL *); int SSL_read(SSL *, void *, int); int SSL_has_pending(const SSL *);
 int SSL_write(SSL *, const void *, int); int SSL_shutdown(SSL *);
-void SSL_set_shutdown(SSL *, int mode);
+void SSL_set_shutdown(SSL *, int mode); int SSL_get_shutdown(const SSL *);
 void SSL_set_quiet_shutdown(SSL *, int mode);
 int SSL_get_error(const SSL *, int result); long SSL_get_verify_result(const SSL *);
 const char *SSL_get_version(const SSL *);

@@ -82,7 +82,7 @@ def test_a_reload_says_which_tls_engine_new_calls_get(
                 same, other = [e["message"] for e in events if e["event"] == "reloaded"]
                 assert "engine" not in same
                 assert other.endswith(
-                    "TLS engine for new ones: portable (pyOpenSSL), as tls.engine says"
+                    "TLS engine for new calls: portable (pyOpenSSL), as tls.engine says"
                 )
                 assert await caller.echo(packets(1404))
                 assert await (await stage.opened()).echo(packets(1404))
