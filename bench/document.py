@@ -36,16 +36,22 @@ def _lines(result: Result) -> Iterator[str]:
     for mode in dict.fromkeys(row["mode"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["mode"] == mode]
         yield from ("", f"### {mode}", "")
-        yield f"| load | unit | {' | '.join(names)} | ratio to the best | target | spread |"
+        heads = (*names, "ratio to the best", "target", "spread: ours, the best's")
+        yield f"| load | unit | {' | '.join(heads)} |"
         yield "|---|---|" + "---:|" * (len(names) + 3)
         for row in rows:
             figures = [cost(row, name) for name in names]
             yield (
                 f"| {row['load']} {row['direction']} | {row['unit']} | "
                 f"{' | '.join(_number(f) for f in figures)} | {_verdict(row)} | "
-                f"{_target(row)} | {_percent(row['spread'].get(OURS))} |"
+                f"{_target(row)} | {_spreads(row)} |"
             )
     yield from _both_sides(result)
+
+
+def _spreads(row: Result) -> str:
+    both = (row["spread"].get(name) for name in (OURS, row["best_peer"]))
+    return ", ".join(map(_percent, both))
 
 
 def _both_sides(result: Result) -> Iterator[str]:
