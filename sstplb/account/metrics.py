@@ -160,7 +160,10 @@ class Metric(Enum):
         "backend_calls_handed_over_total", "Calls that reached it.", *_BACKEND
     )
     BACKEND_FAILURES = _counter(
-        "backend_failures_total", "Tries and calls that failed on its side.", *_BACKEND, "reason"
+        "backend_failures_total",
+        "Tries that failed, and calls that it failed before it had proved its worth.",
+        *_BACKEND,
+        "reason",
     )
     BACKEND_WEIGHT = _gauge("backend_weight", "Its share.", *_BACKEND)
     BACKEND_SAME_CERTIFICATE = _gauge(
@@ -179,7 +182,9 @@ class Metric(Enum):
     )
 
     # --- affinity -----------------------------------------------------------------------------
-    AFFINITY_ENTRIES = _gauge("affinity_entries", "Clients remembered.", "pool")
+    AFFINITY_ENTRIES = _gauge(
+        "affinity_entries", "Clients remembered, those included that avoid a backend.", "pool"
+    )
     AFFINITY_ENTRIES_MAX = _gauge("affinity_entries_max", "The limit of those.", "pool")
     AFFINITY_PINS = _gauge("affinity_pins", "Clients pinned by the operator.", "pool")
     AFFINITY_LOOKUPS = _counter(

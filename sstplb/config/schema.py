@@ -348,7 +348,8 @@ class Affinity(Model):
 
     enabled: bool = True
     """Whether to remember. A backend that fails a client's call after the 200 (a refused binding, a
-    NAK, a time-out) is asked last by it from then on, not first."""
+    NAK, a time-out) is asked last by it from then on, not first; a restart or an upgrade forgets
+    that."""
     timeout: SecondsOrZero = 360.0
     """How long after the last call of a client it is remembered (Kemp's usual 6 minutes)."""
     prefix_v4: Annotated[int, Field(ge=0, le=32)] = 32

@@ -148,11 +148,13 @@ class Balancer:
         while self.bookings:
             await next(iter(self.bookings.values())).wait_released()
 
-    async def reload(self, prepared: Prepared, *, recheck: bool = True) -> None:
+    async def reload(
+        self, prepared: Prepared, *, recheck: bool = True, are_renewed: bool = False
+    ) -> None:
         """Swap the configuration. Raises ConfigError, and then nothing has changed.
 
-        ``recheck`` False: only backends that are new, or whose certificate does not fit any more,
-        are checked at once.
+        ``recheck`` False: only backends that are new are checked at once; with ``are_renewed``, for
+        our certificates were read again, those too whose own does not fit any more.
         """
         bound = self._bind(prepared.config)
         try:
@@ -167,7 +169,7 @@ class Balancer:
         self.crew.adopt(prepared)
         self._adopt(bound)
         self._checker = self._new_checker()
-        await self._checker.start(only_new=not recheck)
+        await self._checker.start(only_new=not recheck, are_renewed=are_renewed)
 
     async def check_now(self, backend: Backend) -> None:
         """Check one backend out of turn."""

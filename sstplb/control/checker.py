@@ -54,11 +54,12 @@ class Checker:
         self._on_flip, self._on_new_leaf = on_flip, on_new_leaf
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self, *, only_new: bool = False) -> None:
+    async def start(self, *, only_new: bool = False, are_renewed: bool = False) -> None:
         """Check every backend once, side by side, then go on in the background.
 
-        ``only_new``: without a first check of those that were checked before, unless their
-        certificate does not fit by what is known: it may have been renewed along with ours.
+        ``only_new``: without a first check of those that were checked before; unless our
+        certificates were read again (``are_renewed``) and theirs, as it is known, does not fit any
+        more: it may have been renewed along with ours.
         """
         everyone = [
             (checks, backend)
@@ -67,8 +68,8 @@ class Checker:
         ]
         async with asyncio.TaskGroup() as first_round:
             for checks, backend in everyone:
-                is_known = backend.health.is_checked and not checks.shut_out(backend)
-                if not (only_new and is_known):
+                is_known = only_new and backend.health.is_checked
+                if not is_known or (are_renewed and checks.is_kept_out(backend)):
                     first_round.create_task(self._check_once(checks, backend), name="first check")
         for checks, backend in everyone:
             self._mismatches.look(checks, backend)

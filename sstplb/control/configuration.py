@@ -128,7 +128,7 @@ class Configuration:
             with self._tally.certificate_reloads.counted():
                 prepared = await asyncio.to_thread(plan.prepare, self.in_force)
                 self._turns.insist_that_it_stays()
-                await self._balancer.reload(prepared, recheck=False)
+                await self._balancer.reload(prepared, recheck=False, are_renewed=True)
             self.doors.settle(prepared)
             text = "certificates and keys were read again"
             log.info("certificates_reloaded", message=text + _engine_news(before, prepared))
@@ -232,7 +232,7 @@ class Configuration:
         """Return what will hurt, and what has to wait."""
         found = all_warnings(prepared)
         if prepared.config.workers != filed.workers:
-            now = self._balancer.prepared.config.workers_count
+            now = self._balancer.crew.count
             carry = f"{now} workers carry" if now > 1 else "one process carries"
             text = (
                 f"takes effect with a restart or an upgrade (sstplb ctl upgrade); {carry} calls now"

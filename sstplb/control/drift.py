@@ -158,9 +158,9 @@ def save(file: Path, filed: schema.Config, running: schema.Config) -> None:
     """
     target = file.resolve()
     try:
-        text = target.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConflictError(f"{file} cannot be read: {error}") from error
+        text = loader.read_text(target)
+    except ConfigError as error:
+        raise ConflictError(f"{file} {error.problems[0].message}") from error
 
     def means(text: str) -> dict[str, Any]:
         said = loader.parse(text, file=str(file), base=target.parent)

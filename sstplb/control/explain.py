@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -367,7 +366,8 @@ def timeline(lines: Iterable[Line], began: float) -> Table:
     table.add_column("who")
     table.add_column("what", overflow="fold")
     for line in lines:
-        table.add_row(f"{(line.at - began) * 1000:+.1f} ms", escape(line.who), escape(line.what))
+        moment = f"{(line.at - began) * 1000:+.1f} ms"
+        table.add_row(moment, Text(line.who), Text(line.what))  # a client wrote it: no markup
     return table
 
 

@@ -106,6 +106,11 @@ class PooledChecks:
             if objection(self.mode, MismatchPolicy.REFUSE, shown, self.ours, backend) is not None
         }
 
+    def is_kept_out(self, backend: Backend) -> bool:
+        """Whether its certificate keeps the calls of some listener from a backend."""
+        policy = self.config.tls.same_certificate
+        return policy is MismatchPolicy.REFUSE and bool(self.shut_out(backend))
+
     def _objection(self, backend: Backend) -> str | None:
         """Return why a backend will do for no call, whichever listener it comes from."""
         policy = self.config.tls.same_certificate

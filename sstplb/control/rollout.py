@@ -80,7 +80,9 @@ def rollout(checks: PooledChecks) -> PoolRollout | None:
     known = {b.name: accepted_now(checks.mode, b, checks.ours) for b in checks.pool.backends}
     waiting = [b for b in checks.pool.backends if not _has_arrived(checks.served, known[b.name])]
     begun = [b for b in waiting if b.standing is not Standing.ACTIVE]
-    turn = next(iter(begun or waiting), None)
+    # Who is down and had the newest has to be seen again: nobody need wait for that.
+    to_do = [b for b in waiting if not _had_newest(checks.served, known[b.name])]
+    turn = next(iter(begun or to_do or waiting), None)
     return PoolRollout(
         checks.pool.name,
         str(checks.mode),
@@ -114,6 +116,10 @@ def _find(served: Sequence[Certificate], known: Accepted) -> Certificate | None:
 
 def _has_arrived(served: Sequence[Certificate], known: Accepted) -> bool:
     return known.source is not Source.LAST_SEEN and _is_newest(served, _find(served, known))
+
+
+def _had_newest(served: Sequence[Certificate], known: Accepted) -> bool:
+    return known.source is Source.LAST_SEEN and _is_newest(served, _find(served, known))
 
 
 def _is_newest(served: Sequence[Certificate], own: Certificate | None) -> bool:
@@ -196,7 +202,7 @@ def _step(
         if backend.standing is Standing.ACTIVE:
             return "done"
         return f"it accepts the new one: make it active again (sstplb ctl enable {where})"
-    if known.source is Source.LAST_SEEN and _is_newest(checks.served, own):
+    if _had_newest(checks.served, known):
         return "it had the new one when it was last seen, and is down: a check has to see it"
     if known.sha256 is None and backend.standing is Standing.ACTIVE:
         return _how_to_know(checks.mode, where)

@@ -133,10 +133,12 @@ class Engine:
     @property
     def info(self) -> TlsInfo:
         """What was agreed; after the handshake."""
-        certificate = self._connection.get_peer_certificate(as_cryptography=True)
-        if certificate is None:  # one that was refused is in the chain alone
-            chain = self._connection.get_peer_cert_chain(as_cryptography=True)
-            certificate = chain[0] if chain else None
+        certificate = None
+        with contextlib.suppress(ValueError):  # one that cannot be parsed is as good as none
+            certificate = self._connection.get_peer_certificate(as_cryptography=True)
+            if certificate is None:  # one that was refused is in the chain alone
+                chain = self._connection.get_peer_cert_chain(as_cryptography=True)
+                certificate = chain[0] if chain else None
         return TlsInfo(
             self._connection.get_protocol_version_name(),
             self._connection.get_cipher_name() or "",

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from sstplb.account.causes import Cause
 from sstplb.cli import app
-from sstplb.control.explain import Explained, as_json, as_text, explain, from_log
+from sstplb.control.explain import Explained, Line, as_json, as_text, explain, from_log, timeline
 from sstplb.errors import BadRequestError, UnknownThingError
 from tests.control.test_windows_log import DIALS, ELSE, FAILED, GUID, RENDERED
 
@@ -166,3 +166,12 @@ def test_what_somebody_may_copy_is_in_one_line(
     lines = [Text.from_ansi(line).plain for line in said.splitlines()]
     assert remedy in lines
     assert any(line.startswith(f"call {GUID}, from ") for line in lines)
+
+
+def test_what_a_client_wrote_is_shown_as_it_is() -> None:
+    """On whichever console: ``ctl call`` shows the same timeline on one that knows no markup."""
+    said = r"[bold]connects[/bold] from [fd00::5]:4000 as LAB\\"
+    for markup in (True, False):
+        page = io.StringIO()
+        Console(markup=markup, width=120, file=page).print(timeline([Line(1, "client", said)], 1))
+        assert said in page.getvalue()

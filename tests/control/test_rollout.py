@@ -11,7 +11,7 @@ from sstplb.config.schema import Standing
 from sstplb.control.admin.shapes import RolloutPage
 from sstplb.lab.pki import Issued, LabPki
 from sstplb.tls.certificate import now_utc
-from tests.characters import SERVER_NAME, play, staged
+from tests.characters import SERVER_NAME, play, staged, until
 from tests.desk import OperatedStage
 
 
@@ -87,6 +87,25 @@ def test_reencrypt_step_by_step(tmp_path: Path, pki: LabPki, old: Issued, new: I
             assert steps(pool) == ["done", "drain it (sstplb ctl drain rras/rras2 --wait)"]
             assert pool["next_step"].startswith("1 of 2 accept the newest")
             assert pool["certificates"][1]["accepted_by"] == ["rras1"]
+
+    play(story)
+
+
+def test_a_server_that_is_down_does_not_hold_up_the_others(
+    tmp_path: Path, pki: LabPki, old: Issued, new: Issued
+) -> None:
+    async def story() -> None:
+        stage = OperatedStage(tmp_path, "reencrypt", pki.root_path, old, count=2)
+        stage.listener["certificates"] = shown(old, new)
+        stage.backends[0].issued = new
+        async with staged(stage):
+            assert steps(await page_of(stage))[0] == "done"
+            await stage.backends[0].stop()
+            view = stage.operator.sight.backend
+            await until(lambda: view("rras", "rras1").health == "down")
+            first, second = steps(await page_of(stage))
+            assert first.endswith("and is down: a check has to see it")
+            assert second == "drain it (sstplb ctl drain rras/rras2 --wait)"
 
     play(story)
 

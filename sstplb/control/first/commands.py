@@ -88,6 +88,10 @@ def init(
     """
     if target.is_file() and not force:
         raise typer.BadParameter(f"{target} exists: --force overwrites it, --out names another")
+    is_there = target.exists() or target.is_symlink()
+    if is_there and not target.is_file() and not target.is_dir():
+        message = "is there already, and no regular file; --out names another"
+        raise ConfigError([Problem(message, file=str(target))])
     if (why_not := why_no_place(target)) is not None:
         message = f"cannot be written: {why_not}; --out names another file"
         raise ConfigError([Problem(message, file=str(target))])
@@ -153,8 +157,7 @@ def _key_of(chain: Path) -> Path | None:
 
 def _write(target: Path, text: str, *, force: bool) -> None:
     """Write the file. It holds no secret: who may read it is the system's usual answer."""
-    if target.exists():
-        assert force, "it was asked for above"
+    if force and target.is_file():
         replace_file(target, text)
         return
     with target.open("x", encoding="utf-8") as file:

@@ -78,6 +78,16 @@ def test_a_file_that_is_there_is_left_alone_unless_forced(tmp_path: Path) -> Non
     assert load(out).listeners[0].mode is Mode.PASSTHROUGH
 
 
+@pytest.mark.parametrize("more", [(), ("--force",)])
+def test_what_is_no_file_is_never_replaced(tmp_path: Path, more: tuple[str, ...]) -> None:
+    out = tmp_path / "pipe"
+    os.mkfifo(out)
+    done = typed("init", "--mode", "passthrough", "--backend", "10.0.0.11", "--out", out, *more)
+    assert isinstance(done.exception, ConfigError)
+    assert "is there already, and no regular file; --out names another" in str(done.exception)
+    assert out.is_fifo()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
