@@ -101,6 +101,12 @@ class FakeBackend:
         self._server = await asyncio.start_server(self._serve, self.host, self.port, ssl=context)
         self.port = self._server.sockets[0].getsockname()[1]
 
+    async def renew(self, issued: Issued) -> None:
+        """Show another certificate from now on; the address stays."""
+        await self.stop()
+        self.issued = issued
+        await self.start()
+
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()

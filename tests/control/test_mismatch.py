@@ -113,9 +113,7 @@ def test_both_sides_renewed_at_once_is_no_mismatch(
         stage = stage_of(tmp_path, pki, served, "reencrypt")
         async with staged(stage):
             for backend in stage.backends:
-                await backend.stop()
-                backend.issued = other
-                await backend.start()
+                await backend.renew(other)
             replace(stage.served, other)
             await stage.operator.configuration.reload_certificates()
             assert not said(stage), "they were looked at again first"
@@ -162,9 +160,7 @@ def test_what_a_call_saw_first_is_told_too(
     async def story() -> None:
         stage = stage_of(tmp_path, pki, served, "reencrypt")
         async with staged(stage):
-            await stage.backends[0].stop()
-            stage.backends[0].issued = other
-            await stage.backends[0].start()
+            await stage.backends[0].renew(other)
             for _ in range(2):
                 client = await stage.client()
                 assert (await client.open()).startswith(b"HTTP/1.1 200")

@@ -75,9 +75,7 @@ def test_reencrypt_step_by_step(tmp_path: Path, pki: LabPki, old: Issued, new: I
             assert f"SHA-256 {new.certificate.sha256.hex()}" in words
             assert "restart RemoteAccess" in words
 
-            await stage.backends[0].stop()
-            stage.backends[0].issued = new
-            await stage.backends[0].start()
+            await stage.backends[0].renew(new)
             await stage.operator.orders.check_now("rras", "rras1")
             pool = await page_of(stage)
             assert "make it active again" in steps(pool)[0]
@@ -121,9 +119,7 @@ def test_a_backend_made_active_again_is_seen_first(
         stage.pool["check"] = {"interval": "60s", "timeout": "5s"}
         async with staged(stage):
             await stage.operator.orders.set_standing("rras", "rras1", Standing.DRAINING)
-            await stage.backends[0].stop()
-            stage.backends[0].issued = new
-            await stage.backends[0].start()
+            await stage.backends[0].renew(new)
             await stage.operator.orders.set_standing("rras", "rras1", Standing.ACTIVE)
             view = stage.operator.sight.backend("rras", "rras1")
             assert view.certificate_sha256 == new.certificate.sha256.hex()

@@ -180,9 +180,7 @@ def test_a_certificate_changed_since_the_last_check_is_noticed_at_the_dial(
     async def story() -> None:
         stage = patient(Stage("reencrypt", pki.root_path, served))
         async with staged(stage):
-            await stage.backends[0].stop()
-            stage.backends[0].issued = other
-            await stage.backends[0].start()
+            await stage.backends[0].renew(other)
             for _ in range(3):
                 client = await stage.client()
                 assert await client.open() == ANSWER

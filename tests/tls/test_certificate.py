@@ -169,8 +169,6 @@ def test_a_key_others_can_read_is_warned_of(served: Issued, tmp_path: Path) -> N
         (b" \n", "is empty"),
         (b"hello", "no certificate is in it"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n", "a certificate in it is damaged"),
-        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "is a private key"),
-        (b"-----BEGIN EC PRIVATE KEY-----\nAAAA", "is a private key"),
     ],
 )
 def test_a_file_that_is_no_certificate_says_what_it_is(
@@ -178,6 +176,26 @@ def test_a_file_that_is_no_certificate_says_what_it_is(
 ) -> None:
     path = tmp_path / "odd.pem"
     path.write_bytes(content)
+    assert_named(path, words)
+
+
+@pytest.mark.parametrize("kept", [1.0, 0.4], ids=["whole", "cut off"])
+@pytest.mark.parametrize(
+    "form", [serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL]
+)
+def test_a_key_in_the_place_of_a_certificate_is_named(
+    form: serialization.PrivateFormat, kept: float, tmp_path: Path
+) -> None:
+    pem = KeyKind.P256.generate().private_bytes(
+        serialization.Encoding.PEM, form, serialization.NoEncryption()
+    )
+    path = tmp_path / "odd.pem"
+    path.write_bytes(pem[: round(len(pem) * kept)])
+    assert_named(path, "is a private key")
+
+
+def assert_named(path: Path, words: str) -> None:
+    """A file that is no certificate is refused by its name, saying what it is."""
     with pytest.raises(CertificateError) as caught:
         load_certificate(path)
     assert f"{path}: " in str(caught.value)
